@@ -1,0 +1,114 @@
+//! The command line: one subcommand per table, the options they share, and two hidden subcommands that are not tables
+//! but child processes of a run (the origin and the peer `until_ready`), since only a process can be pinned and measured alone.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::origin::policy::Policy;
+use crate::pace::Pace;
+
+/// Measures the pacegate binary side by side with nginx, HAProxy and the obvious program.
+#[derive(Debug, Parser)]
+#[command(name = "bench", arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// What all tables share.
+    #[command(flatten)]
+    pub(crate) options: Options,
+    /// The table to measure.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What all tables share.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// The binary under test [default: target/release/pacegate of the workspace]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) pacegate: Option<PathBuf>,
+    /// Rounds over all peers [default: 3, of `startup` 5, of the long tables 1]
+    #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: Option<u32>,
+    /// Seconds of load per measurement
+    #[arg(long, global = true, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub(crate) seconds: u32,
+    /// Only these peers, such as `nginx,pacegate` (variants such as `nginx-limit` included)
+    #[arg(long, global = true, value_delimiter = ',', value_name = "NAMES")]
+    pub(crate) peers: Vec<String>,
+    /// Small batches in `loss` and `real`, only the smallest `memory`, one round: to see that all works
+    #[arg(long, global = true)]
+    pub(crate) quick: bool,
+}
+
+/// One table, all tables, or one of the tool's own child processes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Requests per second and CPU time per request, no limit reached
+    Throughput,
+    /// Latency added over the direct way at 1000 and 5000 requests/s
+    Latency,
+    /// Memory per waiting caller, and what is given back afterwards
+    Memory,
+    /// What becomes of requests that arrive at ten times the limit
+    Loss(LossArgs),
+    /// How exactly a saturated peer keeps 10, 100, 1000 and 10000 requests/s
+    Pacing,
+    /// The time taken for a batch against the shortest time the limit allows
+    Real,
+    /// Spawn to first answer, idle memory, threads, size
+    Startup,
+    /// All of the above
+    All,
+    #[command(hide = true)]
+    Origin(OriginArgs),
+    #[command(hide = true)]
+    UntilReady(UntilReadyArgs),
+}
+
+/// What is particular to the table `loss`.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct LossArgs {
+    /// How the upstream enforces its limit
+    #[arg(long, value_enum, default_value_t = Enforcement::Sliding)]
+    pub(crate) enforcement: Enforcement,
+}
+
+/// The ways an upstream may count.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Enforcement {
+    /// At most 10 in any window of one second
+    Sliding,
+    /// At most 10 in each second of its clock
+    Fixed,
+    /// At most 10 at once, each taking 40 ms
+    Concurrency,
+}
+
+/// The child process that stands for the upstream.
+#[derive(Debug, Args)]
+pub(crate) struct OriginArgs {
+    /// Where to listen.
+    #[arg(long)]
+    pub(crate) listen: SocketAddr,
+    /// What to answer.
+    #[arg(long)]
+    pub(crate) policy: Policy,
+    /// Whether to record arrivals.
+    #[arg(long)]
+    pub(crate) record: bool,
+}
+
+/// The child process that is the peer `until_ready`.
+#[derive(Debug, Args)]
+pub(crate) struct UntilReadyArgs {
+    /// Where to listen.
+    #[arg(long)]
+    pub(crate) listen: SocketAddr,
+    /// Where to send the requests.
+    #[arg(long)]
+    pub(crate) upstream: SocketAddr,
+    /// The limit, none if absent.
+    #[arg(long)]
+    pub(crate) pace: Option<Pace>,
+}

@@ -1,0 +1,89 @@
+//! The closed loop: so many callers, each sending its next request as soon as the last one is answered, until a number of
+//! requests has been sent or an instant has come.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+use crate::clock;
+use crate::load::Caller;
+
+/// After an error a caller waits this long, so that a dead peer is not a busy loop.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// What a closed loop sends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Closed {
+    /// Where to.
+    pub(crate) addr: SocketAddr,
+    /// Callers, each with a connection of its own.
+    pub(crate) connections: u32,
+    /// Requests in all; `u32::MAX` means as many as fit.
+    pub(crate) requests: u32,
+    /// No answer is waited for any longer.
+    pub(crate) limit: Duration,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tally {
+    /// Answers with status 200.
+    pub(crate) answered: u64,
+    /// Other answers and broken connections.
+    pub(crate) failed: u64,
+    /// First send to last answer, seconds.
+    pub(crate) taken: f64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    next: AtomicU32,
+    answered: AtomicU64,
+    failed: AtomicU64,
+    last: AtomicU64,
+}
+
+impl Closed {
+    /// Runs until all requests are answered or the time is up.
+    pub(crate) async fn run(self) -> Tally {
+        let counters = Arc::new(Counters::default());
+        let start = clock::now();
+        let deadline = Instant::now() + self.limit;
+        let mut callers = JoinSet::new();
+        for _ in 0..self.connections {
+            callers.spawn(call(self, Arc::clone(&counters)));
+        }
+        // Dropping the set ends callers that still wait.
+        while let Ok(Some(_)) = timeout_at(deadline, callers.join_next()).await {}
+        drop(callers);
+        let last = counters.last.load(Ordering::Relaxed).max(start);
+        Tally {
+            answered: counters.answered.load(Ordering::Relaxed),
+            failed: counters.failed.load(Ordering::Relaxed),
+            taken: clock::seconds(last - start),
+        }
+    }
+}
+
+async fn call(load: Closed, counters: Arc<Counters>) {
+    let mut caller = Caller::new(load.addr);
+    loop {
+        let number = counters.next.fetch_add(1, Ordering::Relaxed);
+        if number >= load.requests {
+            return;
+        }
+        let status = caller.get(number).await;
+        counters.last.fetch_max(clock::now(), Ordering::Relaxed);
+        match status {
+            Ok(200) => counters.answered.fetch_add(1, Ordering::Relaxed),
+            _ => counters.failed.fetch_add(1, Ordering::Relaxed),
+        };
+        if status.is_err() {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}

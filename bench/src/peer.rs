@@ -1,0 +1,230 @@
+//! The proxies that are compared: who they are (`Contender`), and one of them running in front of an origin (`Peer`), on
+//! the proxy's core, with a generated configuration in a temporary directory. Dropping a peer ends the process, then removes the directory.
+
+mod haproxy;
+mod nginx;
+mod pacegate;
+pub(crate) mod until_ready;
+
+use std::fs::{self, File};
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::Result;
+use crate::bench::Bench;
+use crate::pace::Pace;
+use crate::process::{self, Process};
+
+/// Another process may take a free port between our asking and the peer's binding: try again.
+const ATTEMPTS: u32 = 3;
+const LOG_FILE: &str = "log";
+
+/// The programs that can stand between load and origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// Nothing: the load speaks to the origin.
+    Direct,
+    /// One process, a pool of upstream connections; a pace becomes `limit_req`, always evenly spaced.
+    Nginx,
+    /// It has no pacing: a pace becomes one request at a time (`maxconn 1`).
+    Haproxy,
+    /// The binary under test.
+    Pacegate,
+    /// The program one would write first: workers in governor's `until_ready`.
+    UntilReady,
+}
+
+/// One row of a table: a program and how it is set up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Contender {
+    /// The row's name.
+    pub(crate) name: &'static str,
+    /// What is started.
+    pub(crate) program: Program,
+    pace: Option<Pace>,
+    threads: u32,
+}
+
+impl Contender {
+    /// Without a limit, on one thread.
+    pub(crate) const fn new(name: &'static str, program: Program) -> Self {
+        Self {
+            name,
+            program,
+            pace: None,
+            threads: 1,
+        }
+    }
+
+    /// With a limit.
+    pub(crate) const fn paced(self, pace: Pace) -> Self {
+        Self {
+            pace: Some(pace),
+            ..self
+        }
+    }
+
+    /// With so many threads (pacegate only).
+    pub(crate) const fn threads(self, threads: u32) -> Self {
+        Self { threads, ..self }
+    }
+}
+
+/// Where a peer listens and what it stands in front of.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    listen: SocketAddr,
+    admin: SocketAddr,
+    origin: SocketAddr,
+}
+
+/// A peer that is ready for requests.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    /// Where requests go.
+    pub(crate) addr: SocketAddr,
+    /// Where pacegate's metrics are; others have none.
+    pub(crate) admin: Option<SocketAddr>,
+    /// None for the direct way. Dropped before the directory is.
+    process: Option<Process>,
+    _dir: TempDir,
+}
+
+impl Peer {
+    /// Starts `contender` in front of `origin` and waits until it is ready, without sending a request through it.
+    pub(crate) async fn start(
+        bench: &Bench,
+        contender: &Contender,
+        origin: SocketAddr,
+    ) -> Result<Self> {
+        let mut attempt = 1;
+        loop {
+            let mut peer = Self::spawn(bench, contender, origin)?;
+            match peer.ready().await {
+                Ok(()) => return Ok(peer),
+                Err(_) if attempt < ATTEMPTS => attempt += 1,
+                Err(error) => {
+                    return Err(format!("{}: {error}\n{}", contender.name, peer.log()).into());
+                }
+            }
+        }
+    }
+
+    /// Starts `contender` without waiting for anything.
+    pub(crate) fn spawn(bench: &Bench, contender: &Contender, origin: SocketAddr) -> Result<Self> {
+        let dir = tempfile::Builder::new()
+            .prefix("pacegate-bench-")
+            .tempdir()?;
+        if contender.program == Program::Direct {
+            return Ok(Self {
+                addr: origin,
+                admin: None,
+                process: None,
+                _dir: dir,
+            });
+        }
+        let place = Place {
+            listen: process::free_port()?,
+            admin: process::free_port()?,
+            origin,
+        };
+        let mut command = command(bench, contender, place, dir.path())?;
+        let log = File::create(dir.path().join(LOG_FILE))?;
+        command
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let process = bench.cores.on_proxy_core(|| Process::spawn(&mut command))?;
+        let admin = (contender.program == Program::Pacegate).then_some(place.admin);
+        Ok(Self {
+            addr: place.listen,
+            admin,
+            process: Some(process),
+            _dir: dir,
+        })
+    }
+
+    /// Waits until a request through the peer is answered 200.
+    pub(crate) async fn first_answer(&mut self) -> Result<()> {
+        let addr = self.addr;
+        match &mut self.process {
+            Some(process) => process.answers(addr, "/").await,
+            None => Ok(()),
+        }
+    }
+
+    /// User and system seconds so far; 0 for the direct way.
+    pub(crate) fn cpu_seconds(&self) -> io::Result<f64> {
+        self.process.as_ref().map_or(Ok(0.0), Process::cpu_seconds)
+    }
+
+    /// Proportional set size in bytes; 0 for the direct way.
+    pub(crate) fn pss_bytes(&self) -> io::Result<u64> {
+        self.process.as_ref().map_or(Ok(0), Process::pss_bytes)
+    }
+
+    /// Threads; 0 for the direct way.
+    pub(crate) fn threads(&self) -> io::Result<u64> {
+        self.process.as_ref().map_or(Ok(0), Process::threads)
+    }
+
+    async fn ready(&mut self) -> Result<()> {
+        match (&mut self.process, self.admin) {
+            (Some(process), Some(admin)) => process.answers(admin, "/readyz").await,
+            (Some(process), None) => process.listens(self.addr).await,
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// What the peer has written, for the error message of a failed start.
+    fn log(&self) -> String {
+        fs::read_to_string(self._dir.path().join(LOG_FILE)).unwrap_or_default()
+    }
+}
+
+/// Writes the configuration into `dir`; the command that runs the peer in the foreground.
+fn command(bench: &Bench, contender: &Contender, place: Place, dir: &Path) -> Result<Command> {
+    let binary = bench
+        .binary(contender.program)
+        .ok_or_else(|| format!("{} is not installed", contender.name))?;
+    let config = dir.join("config");
+    let mut command = Command::new(binary);
+    match contender.program {
+        Program::Direct => {}
+        Program::Nginx => {
+            fs::write(&config, nginx::config(contender, place, dir))?;
+            command
+                .arg("-p")
+                .arg(dir)
+                .arg("-e")
+                .arg(dir.join(LOG_FILE))
+                .arg("-c")
+                .arg(&config);
+        }
+        Program::Haproxy => {
+            fs::write(&config, haproxy::config(contender, place))?;
+            command.arg("-db").arg("-f").arg(&config);
+        }
+        Program::Pacegate => {
+            fs::write(&config, pacegate::config(contender, place))?;
+            command.arg("run").arg("--config").arg(&config);
+            // What one run has spent must not be remembered by the next.
+            command
+                .env("STATE_DIRECTORY", dir)
+                .env("XDG_STATE_HOME", dir);
+        }
+        Program::UntilReady => {
+            command.args(["until-ready", "--listen", &place.listen.to_string()]);
+            command.args(["--upstream", &place.origin.to_string()]);
+            if let Some(pace) = contender.pace {
+                command.args(["--pace", &pace.to_string()]);
+            }
+        }
+    }
+    Ok(command)
+}

@@ -1,0 +1,90 @@
+//! `pacing`: how exactly a saturated peer keeps an evenly spaced limit, judged where an API judges it: from the instants at which
+//! the origin read the requests.
+
+use std::time::Duration;
+
+use crate::Result;
+use crate::bench::Bench;
+use crate::clock;
+use crate::load::closed::Closed;
+use crate::origin::Origin;
+use crate::origin::policy::Policy;
+use crate::pace::Pace;
+use crate::peer::{Contender, Peer, Program};
+use crate::report::Table;
+
+/// Requests per second and the callers that saturate it.
+const CASES: [(u32, u32); 4] = [(10, 64), (100, 64), (1000, 256), (10_000, 512)];
+
+const CONTENDERS: [Contender; 3] = [
+    Contender::new("nginx-limit", Program::Nginx),
+    Contender::new("pacegate", Program::Pacegate),
+    Contender::new("until_ready", Program::UntilReady),
+];
+
+/// Measures the table.
+pub(crate) async fn run(bench: &Bench) -> Result<Table> {
+    let (rounds, seconds) = (bench.rounds(1), bench.seconds());
+    let title = format!(
+        "Pacing: saturated closed loop, burst 1, {seconds} s, rounds: {rounds}, seen at the origin"
+    );
+    let mut table = Table::new(title, "limit");
+    let chosen = bench.choose(&CONTENDERS, &mut table)?;
+    for round in 1..=rounds {
+        for (rate, connections) in CASES {
+            for contender in &chosen {
+                eprintln!(
+                    "pacing: round {round} of {rounds}, {rate}/s, {}",
+                    contender.name
+                );
+                let pace = Pace::even(rate);
+                measure(
+                    bench,
+                    &contender.paced(pace),
+                    (pace, connections),
+                    &mut table,
+                )
+                .await?;
+            }
+        }
+    }
+    table.ratios("nginx-limit", &["jitter p50, µs", "CPU s/s"]);
+    table.note("worst 1 s, 100 ms: most arrivals in any such window; jitter: |gap - ideal gap|");
+    Ok(table)
+}
+
+async fn measure(
+    bench: &Bench,
+    contender: &Contender,
+    (pace, connections): (Pace, u32),
+    table: &mut Table,
+) -> Result<()> {
+    let origin = Origin::recording(bench, Policy::Open).await?;
+    let peer = Peer::start(bench, contender, origin.addr).await?;
+    let limit = Duration::from_secs(u64::from(bench.seconds()));
+    let (cpu, start) = (peer.cpu_seconds()?, clock::now());
+    Closed {
+        addr: peer.addr,
+        connections,
+        requests: u32::MAX,
+        limit,
+    }
+    .run()
+    .await;
+    let cpu_share = (peer.cpu_seconds()? - cpu) / clock::seconds(clock::now() - start);
+
+    let arrivals = origin.arrivals().await?;
+    let case = format!("{}/s", pace.count);
+    let Some(evenness) = arrivals.evenness(pace) else {
+        table.text(contender.name, &case, "utilization", "nothing arrived");
+        return Ok(());
+    };
+    let mut sample = |column: &str, value: f64| table.sample(contender.name, &case, column, value);
+    sample("utilization", evenness.utilization);
+    sample("worst 1 s", arrivals.worst_window(1_000_000_000) as f64);
+    sample("worst 100 ms", arrivals.worst_window(100_000_000) as f64);
+    sample("jitter p50, µs", evenness.jitter_p50 as f64 / 1e3);
+    sample("jitter p99, µs", evenness.jitter_p99 as f64 / 1e3);
+    sample("CPU s/s", cpu_share);
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! The operator's side:
+//!
+//! - `/livez`: 200 while the process runs.
+//! - `/readyz`: 200 while requests are taken, 503 and why while not.
+//! - `/metrics`: every number, for Prometheus.
+//!
+//! Runs in the daemon's own thread, apart from the callers' cores, and is the
+//! last to stop. HTTP/1.1 only.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use ::http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use ::http::{Method, Request, Response, StatusCode};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Semaphore, watch};
+use tokio::time;
+
+use crate::lane::Shared;
+use crate::listen::Listener;
+use crate::metrics::{self, Cells, Snapshot};
+use crate::server::Connections;
+
+/// Most connections at once; the next waits in the kernel's backlog.
+const MAX_CONNECTIONS: usize = 64;
+
+/// Longest time for a request head and for an idle connection.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The pause after an error of `accept`.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What the operator may look at.
+#[derive(Debug)]
+pub(crate) struct Admin {
+    pub(crate) lanes: Vec<Arc<Shared>>,
+    pub(crate) unrouted: Arc<Cells>,
+    pub(crate) connections: Arc<Connections>,
+    /// Becomes true when the daemon begins to stop.
+    pub(crate) draining: watch::Receiver<bool>,
+}
+
+impl Admin {
+    /// Serves on `listener` until dropped.
+    ///
+    /// # Errors
+    ///
+    /// The listener cannot be registered with this runtime.
+    pub(crate) async fn run(self: Arc<Self>, listener: Listener) -> io::Result<()> {
+        match listener {
+            Listener::Tcp(listener) => {
+                let listener = TcpListener::from_std(listener)?;
+                self.accept(|cx| Poll::Ready(Ok(ready!(listener.poll_accept(cx))?.0)))
+                    .await;
+            }
+            Listener::Unix(listener) => {
+                let listener = UnixListener::from_std(listener)?;
+                self.accept(|cx| Poll::Ready(Ok(ready!(listener.poll_accept(cx))?.0)))
+                    .await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn accept<T>(self: Arc<Self>, accept: impl Fn(&mut Context<'_>) -> Poll<io::Result<T>>)
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+                return;
+            };
+            let Ok(stream) = poll_fn(&accept).await else {
+                time::sleep(PAUSE).await;
+                continue;
+            };
+            let admin = Arc::clone(&self);
+            tokio::spawn(async move {
+                admin.serve(stream).await;
+                drop(permit);
+            });
+        }
+    }
+
+    async fn serve<T>(self: Arc<Self>, stream: T)
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let service = service_fn(|request: Request<Incoming>| {
+            let response = self.answer(&request);
+            async move { Ok::<_, Infallible>(response) }
+        });
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service);
+        if let Err(error) = served.await {
+            tracing::debug!(%error, "an admin connection ended");
+        }
+    }
+
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+            let allow = HeaderValue::from_static("GET, HEAD");
+            response.headers_mut().insert(ALLOW, allow);
+            return response;
+        }
+        match request.uri().path() {
+            "/livez" => text(StatusCode::OK, "alive\n"),
+            "/readyz" if *self.draining.borrow() => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "not ready: draining\n")
+            }
+            "/readyz" => text(StatusCode::OK, "ready\n"),
+            "/metrics" => {
+                let mut response = text(StatusCode::OK, self.metrics());
+                let kind = HeaderValue::from_static(metrics::CONTENT_TYPE);
+                response.headers_mut().insert(CONTENT_TYPE, kind);
+                response
+            }
+            _ => text(StatusCode::NOT_FOUND, "try /livez, /readyz or /metrics\n"),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        let mut lanes: Vec<Snapshot> = self.lanes.iter().map(|lane| lane.snapshot()).collect();
+        lanes.push(Snapshot::new("", std::iter::once(self.unrouted.as_ref())));
+        metrics::render(lanes, self.connections.open())
+    }
+}
+
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(text.into()));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}

@@ -1,0 +1,290 @@
+//! The checked settings: what the rest of the program is built from.
+//!
+//! `proxy.toml` becomes a [`Config`] in two steps. `file` mirrors the text as
+//! the user wrote it and knows only about types; `check` resolves it, looks at
+//! the values together and reports every problem of the file at once. Nothing
+//! below this module ever sees an unchecked value, and no part takes the whole
+//! [`Config`]: each takes its own struct from here.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+mod check;
+mod duration;
+mod fault;
+mod file;
+mod rate;
+mod report;
+mod size;
+
+pub use report::Problems;
+
+/// Everything `proxy.toml` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where callers connect; at least one.
+    pub listen: Vec<Listen>,
+    /// Where health and metrics are served; `None` when switched off.
+    pub admin: Option<Listen>,
+    /// Threads that serve callers, each with its own runtime.
+    pub threads: NonZeroUsize,
+    /// Bounds on callers and their connections.
+    pub client: Client,
+    /// What is logged, and how.
+    pub log: Log,
+    /// How long a stop may take.
+    pub shutdown: Shutdown,
+    /// The APIs, in the order of the file; at least one.
+    pub upstreams: Vec<Upstream>,
+}
+
+/// One address to accept connections on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Listen {
+    /// An IP address and a port.
+    Tcp(SocketAddr),
+    /// The path of a Unix stream socket.
+    Unix(PathBuf),
+    /// The sockets inherited from the service manager (`LISTEN_FDS`).
+    Systemd,
+}
+
+/// Bounds on callers and their connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// Longest time for a complete request head, and for an idle connection.
+    pub header_timeout: Duration,
+    /// Longest time a caller may neither send nor take a byte of a body.
+    pub stall_timeout: Duration,
+    /// Most connections at once.
+    pub max_connections: usize,
+    /// Most bytes of a request head.
+    pub max_header_bytes: usize,
+    /// Most fields of a request head.
+    pub max_headers: usize,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// Text for people or JSON for machines.
+    pub format: LogFormat,
+    /// A `tracing` filter such as `info` or `pacegate=debug`.
+    pub filter: String,
+    /// Whether each request writes one line when it ends.
+    pub requests: bool,
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One readable line.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// How long a stop may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shutdown {
+    /// Longest time to finish what waits and what is in flight.
+    pub drain: Duration,
+}
+
+/// One API behind the proxy, with its limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// The name of its table; a metric label.
+    pub name: String,
+    /// Where its requests go.
+    pub url: Url,
+    /// Which requests are its own.
+    pub route: Route,
+    /// Limits that hold together; empty when the API has none.
+    pub limits: Vec<Limit>,
+    /// How long a request can be on its way before the API has counted it.
+    pub guard: Guard,
+    /// Most calls at once.
+    pub max_in_flight: NonZeroUsize,
+    /// The longest body that is read before the request is queued, in bytes.
+    pub buffer_body: usize,
+    /// The longest body of a request, in bytes.
+    pub max_body: u64,
+    /// Whether forwarded responses tell the time spent in the queue.
+    pub server_timing: bool,
+    /// The bounds of its queue.
+    pub queue: Queue,
+    /// Bounds on the time of each step of a call.
+    pub timeouts: Timeouts,
+    /// Its connections.
+    pub connection: Connection,
+    /// How its certificate is verified, and ours shown; used for `https`.
+    pub tls: Tls,
+    /// Fields set on every request, replacing the caller's.
+    pub headers: Vec<(String, Value)>,
+}
+
+/// Scheme, host and port of an API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Url {
+    /// Whether the scheme is `https`.
+    pub https: bool,
+    /// Host name, or IP address without brackets.
+    pub host: String,
+    /// Port, given or implied by the scheme.
+    pub port: u16,
+    /// `host[:port]` as it goes into the `Host` field.
+    pub authority: String,
+}
+
+/// Which requests belong to an upstream. An empty route takes all.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Route {
+    /// The request's host, lower case, without port.
+    pub host: Option<String>,
+    /// The start of the request's path: `/github` takes `/github` and `/github/...`.
+    pub prefix: Option<String>,
+    /// Whether the prefix stays on the path that is sent upstream.
+    pub keep_prefix: bool,
+}
+
+/// One limit of an API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    /// The limit as written, canonical: a metric label, unique in its lane.
+    pub label: String,
+    /// Requests per period.
+    pub count: NonZeroU32,
+    /// The period.
+    pub period: Duration,
+    /// Most requests at once.
+    pub burst: NonZeroU32,
+    /// Whether no window of `period` may hold more than `count` starts; not so
+    /// for a documented token bucket.
+    pub window: bool,
+}
+
+/// How long a request can be on its way before the API has counted it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guard {
+    /// Follows the measured round trip.
+    Auto,
+    /// A fixed time.
+    Fixed(Duration),
+}
+
+/// The bounds of a lane's queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// Most requests waiting.
+    pub max_requests: NonZeroUsize,
+    /// Most bytes of heads and buffered bodies waiting.
+    pub max_bytes: usize,
+    /// Longest wait, from arrival.
+    pub max_wait: Duration,
+    /// What a caller meets when there is no place.
+    pub when_full: WhenFull,
+}
+
+/// What a caller meets when the queue has no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It waits for a place.
+    Wait,
+    /// It is refused at once.
+    Reject,
+}
+
+/// Bounds on the time of each step of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Name resolution.
+    pub dns: Duration,
+    /// The TCP connection, over all addresses.
+    pub connect: Duration,
+    /// The TLS handshake.
+    pub tls: Duration,
+    /// From the start of the request to the response head.
+    pub response: Duration,
+    /// Between two pieces of a body, either way.
+    pub stall: Duration,
+    /// From arrival to the end of the response; `None` for no bound.
+    pub total: Option<Duration>,
+}
+
+/// The connections to an API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// Tries to open a connection before a request fails for want of one.
+    pub attempts: NonZeroU32,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
+    /// How old a connection may get.
+    pub max_age: Duration,
+    /// Whether HTTP/2 is offered when TLS is negotiated.
+    pub http2: bool,
+}
+
+/// How the API's certificate is verified, and ours shown.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tls {
+    /// Trust only the authorities in this PEM file instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// Our own certificate chain and key, both PEM.
+    pub identity: Option<Identity>,
+    /// The name to ask for and to verify, instead of the URL's host.
+    pub server_name: Option<String>,
+}
+
+/// A client certificate and its key, both as PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate chain.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// The value of a configured header field. `Debug` never shows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Value(pub(crate) String);
+
+impl Value {
+    /// The text to send.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[hidden]")
+    }
+}
+
+impl Config {
+    /// Reads and checks the file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// Every problem found, in the order of the file, ready to print.
+    pub fn load(path: &Path) -> Result<Self, Problems> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => check::config(path, &text),
+            Err(error) => Err(Problems::unreadable(path, &error)),
+        }
+    }
+
+    /// Checks `text`, calling it `name` in messages. Files that it names are
+    /// looked for beside `name`.
+    ///
+    /// # Errors
+    ///
+    /// Every problem found, in the order of the text, ready to print.
+    pub fn parse(name: &str, text: &str) -> Result<Self, Problems> {
+        check::config(Path::new(name), text)
+    }
+}

@@ -1,0 +1,170 @@
+//! The file as the user wrote it: every key, none of them checked together.
+//!
+//! The only place of serde derives. A key that is absent is `None`; what it
+//! then means is `check`'s business, and so is everything that concerns more
+//! than one value. Values that `check` may complain about carry their place.
+//! `file/read` gets from text to a [`File`] past every error, `file/value`
+//! knows the values with units, `file/tree` what stands where.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::Guard;
+
+mod entry;
+mod read;
+mod tree;
+mod value;
+
+pub(super) use entry::{Addresses, Header, Limit};
+pub(super) use read::read;
+pub(super) use tree::Tree;
+pub(super) use value::{Bound, Bytes, Count, Written};
+
+/// Tables that the user names, by name; sort by place for the file's order.
+pub(super) type Named<T> = BTreeMap<Spanned<String>, Spanned<T>>;
+
+/// A value with a unit, and its place.
+pub(super) type Placed<T> = Option<Spanned<Written<T>>>;
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) listen: Option<Spanned<Addresses>>,
+    pub(super) admin: Option<Spanned<String>>,
+    pub(super) threads: Option<Spanned<Count>>,
+    #[serde(default)]
+    pub(super) client: Client,
+    #[serde(default)]
+    pub(super) log: Log,
+    #[serde(default)]
+    pub(super) shutdown: Shutdown,
+    #[serde(default)]
+    pub(super) upstream: Named<Upstream>,
+}
+
+/// `[client]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Client {
+    pub(super) header_timeout: Option<Written<Duration>>,
+    pub(super) stall_timeout: Option<Written<Duration>>,
+    pub(super) max_connections: Option<Count>,
+    pub(super) max_header_bytes: Placed<Bytes>,
+    pub(super) max_headers: Option<Count>,
+}
+
+/// `[log]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Log {
+    pub(super) format: Option<Spanned<String>>,
+    pub(super) filter: Option<Spanned<String>>,
+    pub(super) requests: Option<bool>,
+}
+
+/// `[shutdown]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Shutdown {
+    pub(super) drain: Option<Written<Duration>>,
+}
+
+/// `[upstream.NAME]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Upstream {
+    pub(super) url: Option<Spanned<String>>,
+    #[serde(rename = "match")]
+    pub(super) route: Option<Spanned<Match>>,
+    #[serde(default)]
+    pub(super) limits: Vec<Spanned<Limit>>,
+    pub(super) guard: Option<Written<Guard>>,
+    pub(super) max_in_flight: Option<Count>,
+    pub(super) buffer_body: Placed<Bytes>,
+    pub(super) max_body: Option<Written<Bytes>>,
+    pub(super) server_timing: Option<bool>,
+    #[serde(default)]
+    pub(super) queue: Queue,
+    #[serde(default)]
+    pub(super) timeouts: Timeouts,
+    #[serde(default)]
+    pub(super) connection: Connection,
+    #[serde(default)]
+    pub(super) tls: Tls,
+    #[serde(default)]
+    pub(super) headers: Named<Header>,
+}
+
+/// `match = { ... }`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Match {
+    pub(super) host: Option<Spanned<String>>,
+    pub(super) prefix: Option<Spanned<String>>,
+    pub(super) keep_prefix: Option<Spanned<bool>>,
+}
+
+/// `[upstream.NAME.queue]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Queue {
+    pub(super) max_requests: Option<Count>,
+    pub(super) max_bytes: Placed<Bytes>,
+    pub(super) max_wait: Option<Written<Duration>>,
+    pub(super) when_full: Option<Spanned<String>>,
+}
+
+/// `[upstream.NAME.timeouts]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Timeouts {
+    pub(super) dns: Option<Written<Duration>>,
+    pub(super) connect: Option<Written<Duration>>,
+    pub(super) tls: Option<Written<Duration>>,
+    pub(super) response: Option<Written<Duration>>,
+    pub(super) stall: Option<Written<Duration>>,
+    pub(super) total: Option<Written<Bound>>,
+}
+
+/// `[upstream.NAME.connection]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Connection {
+    pub(super) attempts: Option<Count>,
+    pub(super) idle_timeout: Option<Written<Duration>>,
+    pub(super) max_age: Option<Written<Duration>>,
+    pub(super) http2: Option<bool>,
+}
+
+/// `[upstream.NAME.tls]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    pub(super) ca: Option<Spanned<String>>,
+    pub(super) certificate: Option<Spanned<String>>,
+    pub(super) key: Option<Spanned<String>>,
+    pub(super) server_name: Option<Spanned<String>>,
+}
+
+/// A limit as a table.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LimitTable {
+    pub(super) rate: Option<Written<super::rate::Rate>>,
+    pub(super) burst: Option<Spanned<Count>>,
+    pub(super) bucket: Option<Spanned<Count>>,
+}
+
+/// Where the value of a header field comes from.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Source {
+    pub(super) file: Option<Spanned<String>>,
+    pub(super) credential: Option<Spanned<String>>,
+    pub(super) prefix: Option<Spanned<String>>,
+}

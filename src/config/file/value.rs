@@ -1,0 +1,209 @@
+//! Values that the file writes as text with a unit, and counts.
+//!
+//! A [`Form`] says how one kind of value is written; [`Written`] reads any of
+//! them through serde and says, for a value of another kind, how to write it.
+//! The parsers themselves are in `rate`, `size` and `duration`.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
+
+use crate::config::fault::{Fault, quote};
+use crate::config::rate::{self, Rate};
+use crate::config::{Guard, duration, size};
+
+/// How one kind of value is written.
+pub(in crate::config) trait Form: Sized {
+    /// What to expect, for messages: "a duration such as ...".
+    const EXPECTED: &'static str;
+
+    /// Reads the text of a string.
+    fn read(text: &str) -> Result<Self, Fault>;
+
+    /// How `number`, written bare, was probably meant.
+    fn with_unit(number: u64) -> String;
+}
+
+/// A value read in its [`Form`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) struct Written<T>(pub(in crate::config) T);
+
+/// A size in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) struct Bytes(pub(in crate::config) u64);
+
+/// A duration, or the word `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) struct Bound(pub(in crate::config) Option<Duration>);
+
+/// A whole number of at least one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) struct Count(pub(in crate::config) NonZeroU32);
+
+impl Form for Duration {
+    const EXPECTED: &'static str = duration::EXPECTED;
+
+    fn read(text: &str) -> Result<Self, Fault> {
+        duration::parse(text)
+    }
+
+    fn with_unit(number: u64) -> String {
+        format!("{number}s")
+    }
+}
+
+impl Form for Bytes {
+    const EXPECTED: &'static str = size::EXPECTED;
+
+    fn read(text: &str) -> Result<Self, Fault> {
+        size::parse(text).map(Self)
+    }
+
+    fn with_unit(number: u64) -> String {
+        size::show(number)
+    }
+}
+
+impl Form for Rate {
+    const EXPECTED: &'static str = "a rate such as `10/s`, `600/min` or `100/10s`";
+
+    fn read(text: &str) -> Result<Self, Fault> {
+        rate::parse(text)
+    }
+
+    fn with_unit(number: u64) -> String {
+        format!("{number}/s")
+    }
+}
+
+impl Form for Guard {
+    const EXPECTED: &'static str = "`auto` or a duration such as `250ms`";
+
+    fn read(text: &str) -> Result<Self, Fault> {
+        word_or_duration::<Self>(text, "auto").map(|time| time.map_or(Self::Auto, Self::Fixed))
+    }
+
+    fn with_unit(number: u64) -> String {
+        Duration::with_unit(number)
+    }
+}
+
+impl Form for Bound {
+    const EXPECTED: &'static str = "`off` or a duration such as `5min`";
+
+    fn read(text: &str) -> Result<Self, Fault> {
+        word_or_duration::<Self>(text, "off").map(Self)
+    }
+
+    fn with_unit(number: u64) -> String {
+        Duration::with_unit(number)
+    }
+}
+
+/// `None` for the word; else the duration.
+fn word_or_duration<T: Form>(text: &str, word: &str) -> Result<Option<Duration>, Fault> {
+    if text == word {
+        return Ok(None);
+    }
+    if text.starts_with(|c: char| c.is_ascii_digit()) {
+        return duration::parse(text).map(Some);
+    }
+    Err(Fault::new(format!(
+        "{} is not known, expected {}",
+        quote(text),
+        T::EXPECTED
+    )))
+}
+
+/// The fault of a bare number where a form with a unit is expected.
+pub(super) fn bare<T: Form>(number: impl fmt::Display) -> Fault {
+    let number = number.to_string();
+    let fault = Fault::new(format!("`{number}` has no unit, expected {}", T::EXPECTED));
+    match number.parse() {
+        Ok(0) | Err(_) => fault,
+        Ok(number) => fault.hint(format!("did you mean \"{}\"?", T::with_unit(number))),
+    }
+}
+
+impl<'de, T: Form> Deserialize<'de> for Written<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FormVisitor(PhantomData))
+    }
+}
+
+struct FormVisitor<T>(PhantomData<T>);
+
+impl<T: Form> Visitor<'_> for FormVisitor<T> {
+    type Value = Written<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(T::EXPECTED)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        T::read(text).map(Written).map_err(E::custom)
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
+        Err(E::custom(bare::<T>(number)))
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
+        Err(E::custom(bare::<T>(number)))
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Self::Value, E> {
+        Err(E::custom(bare::<T>(number)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(CountVisitor)
+    }
+}
+
+struct CountVisitor;
+
+impl Visitor<'_> for CountVisitor {
+    type Value = Count;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number of at least 1")
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Count, E> {
+        if number < 1 {
+            let text = format!("`{number}` is too small, expected a whole number of at least 1");
+            return Err(E::custom(Fault::new(text)));
+        }
+        self.visit_u64(number.unsigned_abs())
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Count, E> {
+        u32::try_from(number)
+            .ok()
+            .and_then(NonZeroU32::new)
+            .map(Count)
+            .ok_or_else(|| {
+                let text = format!("`{number}` is too large, expected at most {}", u32::MAX);
+                E::custom(Fault::new(text))
+            })
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Count, E> {
+        match text.parse::<NonZeroU32>() {
+            Ok(number) => Err(E::custom(
+                Fault::new(format!(
+                    "{} is a string, expected a whole number",
+                    quote(text)
+                ))
+                .meant(Some(number)),
+            )),
+            Err(_) => Err(E::invalid_type(Unexpected::Str(text), &self)),
+        }
+    }
+}

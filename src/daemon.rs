@@ -1,0 +1,306 @@
+//! The composition root: binds the sockets, builds the lanes, starts the cores
+//! and knows the order in which everything stops.
+//!
+//! One thread per core, each with a current-thread runtime of its own, its own
+//! listeners and its own connections to the upstreams; they share the lanes'
+//! order and limits. The admin listener and the stop run on the caller's
+//! runtime, so they answer however busy the cores are.
+//!
+//! The order of a stop: not ready; no new connections; what waits and what is
+//! in flight ends, at most `shutdown.drain`; the rest is answered `draining`;
+//! the cores end; the admin listener ends last.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use tokio::runtime;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::admin::Admin;
+use crate::config::{self, Config, Listen};
+use crate::lane::{Lane, Shared};
+use crate::listen::{Bound, ListenError, Listener};
+use crate::metrics::{Cells, Snapshot};
+use crate::outcome::Outcome;
+use crate::pacing::alarm::Alarm;
+use crate::proxy::Proxy;
+use crate::server::{Connections, Server};
+use crate::systemd;
+use crate::upstream::Dialer;
+
+/// For the last answers to reach their callers after the drain time.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// A daemon whose sockets are bound and that serves nobody yet.
+#[derive(Debug)]
+pub struct Daemon {
+    config: Config,
+    dialers: Vec<Dialer>,
+    bound: Bound,
+    admin: Bound,
+}
+
+/// Why the daemon cannot start, or why it failed while running.
+#[derive(Debug)]
+pub enum DaemonError {
+    /// A socket cannot be had.
+    Listen(ListenError),
+    /// An upstream cannot be set up.
+    Upstream(String, Box<dyn Error + Send + Sync>),
+    /// The system refused a thread or a runtime.
+    System(io::Error),
+    /// A core ended before it was told to.
+    CoreLost,
+}
+
+/// How a stop went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopped {
+    /// Requests that ended properly after the stop began.
+    pub finished: u64,
+    /// Requests that were cut off.
+    pub cut: u64,
+}
+
+/// What the cores have in common.
+#[derive(Debug, Clone)]
+struct Parts {
+    lanes: Vec<Arc<Shared>>,
+    unrouted: Arc<Cells>,
+    connections: Arc<Connections>,
+    client: Arc<config::Client>,
+    log_requests: bool,
+    draining: watch::Receiver<bool>,
+    ended: watch::Receiver<bool>,
+}
+
+impl Daemon {
+    /// Checks what can only be checked on this machine and binds the sockets.
+    ///
+    /// # Errors
+    ///
+    /// A certificate cannot be used, or a socket cannot be had.
+    pub fn bind(config: Config) -> Result<Self, DaemonError> {
+        let dialers = config.upstreams.iter().map(|upstream| {
+            Dialer::new(upstream)
+                .map_err(|error| DaemonError::Upstream(upstream.name.clone(), error.into()))
+        });
+        let dialers = dialers.collect::<Result<_, _>>()?;
+        let admin: Vec<Listen> = config.admin.iter().cloned().collect();
+        Ok(Self {
+            dialers,
+            bound: Bound::new(&config.listen, config.threads.get()).map_err(DaemonError::Listen)?,
+            admin: Bound::new(&admin, 1).map_err(DaemonError::Listen)?,
+            config,
+        })
+    }
+
+    /// The TCP addresses where callers connect.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.bound.addresses
+    }
+
+    /// The TCP address of the admin listener.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.addresses.first().copied()
+    }
+
+    /// Serves until `stop` says so once; a second time ends the drain.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses a thread or a runtime, or a core was lost.
+    pub async fn run(self, mut stop: mpsc::Receiver<()>) -> Result<Stopped, DaemonError> {
+        let (drain, draining) = watch::channel(false);
+        let (cut, cutting) = watch::channel(false);
+        let (end, ended) = watch::channel(false);
+        let shutdown = self.config.shutdown.clone();
+        let cores = self.config.threads.get();
+        let lanes = self.config.upstreams.into_iter().zip(self.dialers);
+        let parts = Parts {
+            lanes: lanes
+                .map(|(upstream, dialer)| Arc::new(Shared::new(upstream, dialer, cores, cutting.clone())))
+                .collect(),
+            unrouted: Arc::default(),
+            connections: Arc::new(Connections::new(self.config.client.max_connections)),
+            client: Arc::new(self.config.client),
+            log_requests: self.config.log.requests,
+            draining,
+            ended,
+        };
+        let Bound { cores: listeners, files, .. } = self.bound;
+        let mut lost = start_cores(&parts, listeners).await?;
+        let admin = self.admin.cores.into_iter().flatten();
+        let admin: Vec<_> = admin.map(|listener| tokio::spawn(parts.admin().run(listener))).collect();
+        systemd::ready();
+        tracing::info!(addresses = ?self.bound.addresses, cores, "ready");
+
+        tokio::select! {
+            _ = stop.recv() => {}
+            _ = lost.recv() => return Err(DaemonError::CoreLost),
+            () = keep_watchdog() => {}
+        }
+        let before = parts.tally();
+        tracing::info!(drain_seconds = shutdown.drain.as_secs(), "stopping");
+        systemd::stopping(shutdown.drain);
+        drain.send_replace(true);
+        drop(files);
+        tokio::select! {
+            () = parts.connections.all_closed() => {}
+            () = sleep(shutdown.drain) => {}
+            _ = stop.recv() => tracing::warn!("told again to stop: the drain ends"),
+        }
+        cut.send_replace(true);
+        let _ = timeout(LAST_ANSWERS, parts.connections.all_closed()).await;
+        end.send_replace(true);
+        while lost.recv().await.is_some() {}
+        let stopped = parts.tally().since(&before);
+        admin.iter().for_each(tokio::task::JoinHandle::abort);
+        tracing::info!(finished = stopped.finished, cut = stopped.cut, "stopped");
+        Ok(stopped)
+    }
+}
+
+/// Starts one thread per core and waits until all of them serve. The receiver
+/// gets a message from a core that fails, and ends when all cores have.
+async fn start_cores(
+    parts: &Parts,
+    listeners: Vec<Vec<Listener>>,
+) -> Result<mpsc::Receiver<()>, DaemonError> {
+    let (alive, lost) = mpsc::channel(1);
+    let mut starts = Vec::new();
+    for (number, listeners) in listeners.into_iter().enumerate() {
+        let (parts, alive) = (parts.clone(), alive.clone());
+        let (serving, started) = oneshot::channel();
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(DaemonError::System)?;
+        let core = move || {
+            let ran = runtime.block_on(run_core(&parts, number, listeners, serving));
+            // The connections' tasks end here, before the core counts as ended.
+            drop(runtime);
+            if let Err(error) = ran {
+                tracing::error!(%error, core = number, "a core failed");
+                let _ = alive.try_send(());
+            }
+        };
+        let thread = thread::Builder::new().name(format!("core-{number}"));
+        thread.spawn(core).map_err(DaemonError::System)?;
+        starts.push(started);
+    }
+    for started in starts {
+        started.await.map_err(|_| DaemonError::CoreLost)?;
+    }
+    Ok(lost)
+}
+
+/// One core's life: serves until the daemon has ended.
+async fn run_core(
+    parts: &Parts,
+    number: usize,
+    listeners: Vec<Listener>,
+    serving: oneshot::Sender<()>,
+) -> io::Result<()> {
+    let mut lanes = Vec::new();
+    for shared in &parts.lanes {
+        lanes.push(Lane::new(shared, number, Alarm::precise()?));
+    }
+    let unrouted = Arc::clone(&parts.unrouted);
+    let server = Server {
+        proxy: Arc::new(Proxy::new(lanes, unrouted, parts.log_requests)),
+        settings: Arc::clone(&parts.client),
+        connections: Arc::clone(&parts.connections),
+        draining: parts.draining.clone(),
+    };
+    let mut servers = tokio::task::JoinSet::new();
+    for listener in listeners {
+        servers.spawn(server.clone().run(listener));
+    }
+    // Whether anybody still waits for it does not matter here.
+    let _ = serving.send(());
+    while let Some(ran) = servers.join_next().await {
+        ran.map_err(io::Error::other)??;
+    }
+    let mut ended = parts.ended.clone();
+    // The sender lives until all cores have ended.
+    let _ = ended.wait_for(|ended| *ended).await;
+    Ok(())
+}
+
+/// Tells the service manager that we live, for as long as it wants to know.
+async fn keep_watchdog() {
+    let Some(interval) = systemd::watchdog_interval() else {
+        return std::future::pending().await;
+    };
+    loop {
+        systemd::watchdog();
+        sleep(interval).await;
+    }
+}
+
+/// The ends of requests so far.
+#[derive(Debug, Default)]
+struct Tally {
+    all: u64,
+    cut: u64,
+}
+
+impl Tally {
+    fn since(&self, before: &Self) -> Stopped {
+        let cut = self.cut - before.cut;
+        Stopped {
+            finished: (self.all - before.all).saturating_sub(cut),
+            cut,
+        }
+    }
+}
+
+impl Parts {
+    fn admin(&self) -> Arc<Admin> {
+        Arc::new(Admin {
+            lanes: self.lanes.clone(),
+            unrouted: Arc::clone(&self.unrouted),
+            connections: Arc::clone(&self.connections),
+            draining: self.draining.clone(),
+        })
+    }
+
+    fn tally(&self) -> Tally {
+        let mut tally = Tally::default();
+        for lane in self.lanes.iter().map(|lane| lane.snapshot()) {
+            let ended = |lane: &Snapshot, outcome| lane.ended(outcome);
+            tally.all += Outcome::ALL.iter().map(|end| ended(&lane, *end)).sum::<u64>();
+            tally.cut += ended(&lane, Outcome::Draining) + ended(&lane, Outcome::Aborted);
+        }
+        tally
+    }
+}
+
+impl fmt::Display for DaemonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen(error) => error.fmt(f),
+            Self::Upstream(name, error) => write!(f, "upstream.{name}: {error}"),
+            Self::System(_) => f.write_str("the system refuses a thread"),
+            Self::CoreLost => f.write_str("a core was lost"),
+        }
+    }
+}
+
+impl Error for DaemonError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Listen(error) => error.source(),
+            Self::Upstream(_, error) => error.source(),
+            Self::System(error) => Some(error),
+            Self::CoreLost => None,
+        }
+    }
+}

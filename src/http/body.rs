@@ -1,0 +1,261 @@
+//! Request bodies on their way to the upstream.
+//!
+//! A short body is read whole before its request is queued, so that a caller
+//! that hangs up is seen and the request can be sent again; what is longer
+//! streams when the turn has come. Both are an [`Upload`], which counts the
+//! bytes against `max_body` and gives up on a caller that sends nothing.
+
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use ::http::HeaderMap;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::{self, Instant, Sleep};
+
+/// Bounds on a request body.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// The longest body that is read before its request is queued, in bytes.
+    pub(crate) buffer: usize,
+    /// The longest body, in bytes.
+    pub(crate) max: u64,
+    /// The longest time between two pieces.
+    pub(crate) stall: Duration,
+}
+
+/// A request body: what has been read of it, and what is still to come.
+#[derive(Debug, Default)]
+pub(crate) struct Upload {
+    read: Bytes,
+    trailers: Option<HeaderMap>,
+    rest: Option<Rest>,
+}
+
+/// Why a body cannot be passed on.
+#[derive(Debug)]
+pub(crate) enum UploadError {
+    /// It is longer than allowed.
+    TooLarge,
+    /// The caller's connection broke.
+    Broken(hyper::Error),
+    /// The caller sent nothing for too long.
+    Stalled,
+}
+
+/// The part of a body that the caller has not sent yet.
+#[derive(Debug)]
+struct Rest {
+    incoming: Incoming,
+    left: u64,
+    stall: Stall,
+}
+
+impl Upload {
+    /// Reads a body up to `bounds.buffer`; a longer one is left to stream.
+    ///
+    /// # Errors
+    ///
+    /// The body is longer than `bounds.max`, its sender broke off or stalled.
+    pub(crate) async fn read(incoming: Incoming, bounds: Bounds) -> Result<Self, UploadError> {
+        let announced = incoming.size_hint();
+        if announced.lower() > bounds.max {
+            return Err(UploadError::TooLarge);
+        }
+        let mut rest = Rest {
+            incoming,
+            left: bounds.max,
+            stall: Stall::new(bounds.stall),
+        };
+        if announced.lower() > bounds.buffer as u64 {
+            return Ok(Self {
+                rest: Some(rest),
+                ..Self::default()
+            });
+        }
+        let mut read = BytesMut::new();
+        let mut trailers = None;
+        while let Some(frame) = rest.frame().await {
+            match frame?.into_data() {
+                Ok(data) => read.extend_from_slice(&data),
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            }
+            if read.len() > bounds.buffer {
+                let read = read.freeze();
+                return Ok(Self {
+                    read,
+                    trailers: None,
+                    rest: Some(rest),
+                });
+            }
+        }
+        Ok(Self {
+            read: read.freeze(),
+            trailers,
+            rest: None,
+        })
+    }
+
+    /// Bytes held in memory.
+    pub(crate) fn buffered(&self) -> usize {
+        self.read.len()
+    }
+
+    /// A second copy, if the whole body is in memory.
+    pub(crate) fn try_clone(&self) -> Option<Self> {
+        match self.rest {
+            Some(_) => None,
+            None => Some(Self {
+                read: self.read.clone(),
+                trailers: self.trailers.clone(),
+                rest: None,
+            }),
+        }
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = UploadError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        if !self.read.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.read)))));
+        }
+        if let Some(trailers) = self.trailers.take() {
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
+        match &mut self.rest {
+            Some(rest) => rest.poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let rest = self.rest.as_ref();
+        self.read.is_empty()
+            && self.trailers.is_none()
+            && rest.is_none_or(|rest| rest.incoming.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let read = self.read.len() as u64;
+        let Some(rest) = &self.rest else {
+            return match self.trailers {
+                // HTTP/1.1 has trailers after a chunked body only.
+                Some(_) => SizeHint::default(),
+                None => SizeHint::with_exact(read),
+            };
+        };
+        match rest.incoming.size_hint().exact() {
+            Some(exact) => SizeHint::with_exact(read + exact),
+            None => SizeHint::default(),
+        }
+    }
+}
+
+impl Rest {
+    async fn frame(&mut self) -> Option<Result<Frame<Bytes>, UploadError>> {
+        std::future::poll_fn(|cx| self.poll_frame(cx)).await
+    }
+
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        let mut next = self.incoming.frame();
+        let Poll::Ready(frame) = Pin::new(&mut next).poll(cx) else {
+            ready!(self.stall.poll(cx));
+            return Poll::Ready(Some(Err(UploadError::Stalled)));
+        };
+        self.stall.moved();
+        let frame = match frame {
+            None => return Poll::Ready(None),
+            Some(Err(error)) => return Poll::Ready(Some(Err(UploadError::Broken(error)))),
+            Some(Ok(frame)) => frame,
+        };
+        let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+        Poll::Ready(Some(match self.left.checked_sub(length) {
+            None => Err(UploadError::TooLarge),
+            Some(left) => {
+                self.left = left;
+                Ok(frame)
+            }
+        }))
+    }
+}
+
+/// Rings when nothing has moved for a while. Costs nothing until something has
+/// to be waited for.
+#[derive(Debug)]
+pub(crate) struct Stall {
+    span: Duration,
+    /// No later than this, whatever moves.
+    end: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+    waiting: bool,
+}
+
+impl Stall {
+    pub(crate) fn new(span: Duration) -> Self {
+        Self {
+            span,
+            end: None,
+            timer: None,
+            waiting: false,
+        }
+    }
+
+    /// Rings at `end` at the latest.
+    pub(crate) fn until(mut self, end: Option<Instant>) -> Self {
+        self.end = end;
+        self
+    }
+
+    /// Something moved.
+    pub(crate) fn moved(&mut self) {
+        self.waiting = false;
+    }
+
+    /// Nothing moves: ready when that has been so for too long.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (span, end) = (self.span, self.end);
+        let latest = || {
+            let stalled = Instant::now() + span;
+            end.map_or(stalled, |end| end.min(stalled))
+        };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(time::sleep_until(latest())));
+        if !self.waiting {
+            timer.as_mut().reset(latest());
+            self.waiting = true;
+        }
+        timer.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Display for UploadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooLarge => "the request body is longer than allowed",
+            Self::Broken(_) => "the caller's connection broke",
+            Self::Stalled => "the caller sent nothing for too long",
+        })
+    }
+}
+
+impl Error for UploadError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Broken(error) => Some(error),
+            Self::TooLarge | Self::Stalled => None,
+        }
+    }
+}

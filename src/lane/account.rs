@@ -1,0 +1,167 @@
+//! The account of one request: it follows the request through the lane and is
+//! settled exactly once.
+//!
+//! Whatever happens to a request, its account is somewhere: in the caller's
+//! task, in the job, with the worker, in the response body. Where nobody states
+//! an outcome because the future or the body was dropped, dropping the account
+//! states it: the caller has gone.
+
+use std::sync::Arc;
+
+use ::http::StatusCode;
+use tokio::time::Instant;
+
+use super::Core;
+use crate::metrics::Phase;
+use crate::outcome::Outcome;
+
+/// One request's way through the lane.
+#[derive(Debug)]
+pub(super) struct Account {
+    core: Arc<Core>,
+    state: State,
+    arrived: Instant,
+    /// When its last turn was taken; its arrival before that.
+    started: Instant,
+    /// Turns that came to nothing.
+    failures: u32,
+    line: Option<Box<Line>>,
+}
+
+/// `Arriving` becomes `Waiting` or `InFlight`; those two become each other;
+/// every state becomes `Ended`, once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Not yet in the queue, and perhaps never: nothing was counted.
+    Arriving,
+    Waiting,
+    InFlight,
+    Ended,
+}
+
+/// What the log says of a request besides its times.
+#[derive(Debug)]
+struct Line {
+    request: String,
+    status: Option<StatusCode>,
+}
+
+impl Account {
+    /// A request arrives now. With a `note`, one line is logged at its end.
+    pub(super) fn new(core: &Arc<Core>, note: Option<String>) -> Self {
+        let now = Instant::now();
+        let line = note.map(|request| Line {
+            request,
+            status: None,
+        });
+        Self {
+            core: Arc::clone(core),
+            state: State::Arriving,
+            arrived: now,
+            started: now,
+            failures: 0,
+            line: line.map(Box::new),
+        }
+    }
+
+    /// The request has a place in the queue.
+    pub(super) fn admit(&mut self) {
+        debug_assert_eq!(self.state, State::Arriving);
+        self.core.cells.admit();
+        self.state = State::Waiting;
+    }
+
+    /// The request's turn was taken at `now`.
+    pub(super) fn start(&mut self, now: Instant) {
+        if self.state == State::Arriving {
+            self.admit();
+        }
+        debug_assert_eq!(self.state, State::Waiting);
+        self.core.cells.start(now - self.arrived);
+        self.state = State::InFlight;
+        self.started = now;
+    }
+
+    /// The turn came to nothing and the request waits for another.
+    pub(super) fn give_back(&mut self) {
+        debug_assert_eq!(self.state, State::InFlight);
+        self.core.cells.give_back();
+        self.state = State::Waiting;
+        self.failures += 1;
+    }
+
+    /// The upstream's response head came at `now`.
+    pub(super) fn respond(&mut self, status: StatusCode, now: Instant) {
+        self.core.cells.response(status, now - self.started);
+        if let Some(line) = &mut self.line {
+            line.status = Some(status);
+        }
+    }
+
+    /// Settles the account.
+    pub(super) fn end(mut self, outcome: Outcome) -> Outcome {
+        self.settle(outcome);
+        outcome
+    }
+
+    /// When it was taken in hand.
+    pub(super) fn arrived(&self) -> Instant {
+        self.arrived
+    }
+
+    /// When its last turn was taken.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Turns that came to nothing.
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// When its time to wait is over.
+    pub(super) fn deadline(&self) -> Instant {
+        let settings = &self.core.shared.settings;
+        let wait = self.arrived + settings.queue.max_wait;
+        self.end_of_time().map_or(wait, |end| end.min(wait))
+    }
+
+    /// When its whole time is over.
+    pub(super) fn end_of_time(&self) -> Option<Instant> {
+        let total = self.core.shared.settings.timeouts.total?;
+        Some(self.arrived + total)
+    }
+
+    fn settle(&mut self, outcome: Outcome) {
+        let cells = &self.core.cells;
+        match self.state {
+            State::Arriving => cells.refuse(outcome),
+            State::Waiting => cells.end(Phase::Waiting, outcome),
+            State::InFlight => cells.end(Phase::InFlight, outcome),
+            State::Ended => return,
+        }
+        if let Some(line) = &self.line {
+            let turn = self.state == State::InFlight;
+            tracing::info!(
+                target: "pacegate::request",
+                upstream = self.core.shared.name,
+                request = line.request,
+                outcome = outcome.label(),
+                status = line.status.unwrap_or(outcome.status()).as_u16(),
+                wait_ms = if turn { (self.started - self.arrived).as_millis() } else { self.arrived.elapsed().as_millis() },
+                total_ms = self.arrived.elapsed().as_millis(),
+                "request"
+            );
+        }
+        self.state = State::Ended;
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.settle(match self.state {
+            State::Arriving | State::Waiting | State::Ended => Outcome::Abandoned,
+            State::InFlight => Outcome::Aborted,
+        });
+    }
+}

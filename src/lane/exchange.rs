@@ -1,0 +1,161 @@
+//! One call: send the request, wait for the response head.
+//!
+//! The turn has been taken. What comes back is the response with everything its
+//! body needs to end the call properly, or the way the call ended, or the
+//! request for another turn, where that is safe: not a byte of it was written;
+//! or it may be repeated (RFC 9110, section 9.2.2), it is all in memory, and it
+//! met the upstream closing an idle connection.
+
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+
+use ::http::{Method, Request, Response};
+use hyper::body::Incoming;
+use tokio::time::{self, Instant};
+
+use super::account::Account;
+use super::passage::Passage;
+use super::worker::Lease;
+use super::{Core, Shared};
+use crate::http::body::{Upload, UploadError};
+use crate::http::head;
+use crate::outcome::Outcome;
+use crate::pacing::Turn;
+use crate::upstream::SendError;
+
+/// Turns that may come to nothing before a request ends.
+const MAX_FAILURES: u32 = 3;
+
+/// A call without a response.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The request has ended; its account is settled.
+    Ended(Outcome),
+    /// The request needs another turn; it waits again.
+    Again(Box<(Request<Upload>, Account)>),
+}
+
+/// Makes the call of `turn` on the connection of `lease`.
+///
+/// # Errors
+///
+/// There is no response, see [`Broken`].
+pub(super) async fn run(
+    core: &Arc<Core>,
+    mut lease: Lease,
+    turn: Turn,
+    request: Request<Upload>,
+    mut account: Account,
+) -> Result<Response<Passage>, Broken> {
+    let shared = &core.shared;
+    let spare = match lease.may_be_closing(account.started()) {
+        true => spare(&request),
+        false => None,
+    };
+    let bound = account.started() + shared.settings.timeouts.response;
+    let bound = account.end_of_time().map_or(bound, |end| end.min(bound));
+    let Some(connection) = lease.connection() else {
+        return Err(Broken::Ended(account.end(Outcome::UpstreamFailed)));
+    };
+    let sent = tokio::select! {
+        biased;
+        sent = connection.send(request, shared.dialer.origin()) => sent,
+        () = time::sleep_until(bound) => {
+            return Err(Broken::Ended(account.end(Outcome::UpstreamTimeout)));
+        }
+        () = shared.cut() => return Err(Broken::Ended(account.end(Outcome::Draining))),
+    };
+    let now = Instant::now();
+    match sent {
+        Ok(response) => {
+            shared.limits().answered(turn, now);
+            account.respond(response.status(), now);
+            Ok(pass_on(shared, response, lease, account))
+        }
+        Err(failed) => Err(broken(shared, turn, *failed, spare, account)),
+    }
+}
+
+/// The response as the caller gets it.
+fn pass_on(
+    shared: &Shared,
+    response: Response<Incoming>,
+    lease: Lease,
+    account: Account,
+) -> Response<Passage> {
+    let (mut parts, body) = response.into_parts();
+    head::strip_hop_by_hop(&mut parts.headers);
+    if shared.settings.server_timing {
+        head::add_queue_time(&mut parts.headers, account.started() - account.arrived());
+    }
+    let timeouts = &shared.settings.timeouts;
+    Response::from_parts(parts, Passage::new(body, lease, account, timeouts))
+}
+
+/// What becomes of a request that got no response.
+fn broken(
+    shared: &Shared,
+    turn: Turn,
+    failed: SendError,
+    spare: Option<Request<Upload>>,
+    mut account: Account,
+) -> Broken {
+    let unsent = failed.unsent.is_some();
+    if unsent {
+        shared.limits().canceled(turn);
+    }
+    let closing = spare.filter(|_| is_closed(&failed.error));
+    let again = failed.unsent.or(closing);
+    if let Some(request) = again.filter(|_| account.failures() < MAX_FAILURES) {
+        account.give_back();
+        return Broken::Again(Box::new((request, account)));
+    }
+    let outcome = match upload_error(&failed.error) {
+        Some(UploadError::TooLarge) => Outcome::TooLarge,
+        Some(UploadError::Broken(_) | UploadError::Stalled) => Outcome::Aborted,
+        None => Outcome::UpstreamFailed,
+    };
+    tracing::debug!(upstream = shared.name, error = %failed.error, unsent, "call failed");
+    Broken::Ended(account.end(outcome))
+}
+
+/// A copy of a request that may be sent twice.
+fn spare(request: &Request<Upload>) -> Option<Request<Upload>> {
+    let idempotent = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    );
+    if !idempotent {
+        return None;
+    }
+    let mut copy = Request::new(request.body().try_clone()?);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+/// Whether the upstream closed the connection without a word.
+fn is_closed(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    error.is_incomplete_message()
+        || error.is_canceled()
+        || error.is_closed()
+        || cause.is_some_and(|cause| {
+            use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+            matches!(cause.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+        })
+}
+
+/// What was wrong with the caller's body, if that is why the call failed.
+fn upload_error(error: &hyper::Error) -> Option<&UploadError> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
+}

@@ -1,0 +1,165 @@
+//! A request that waits, seen from its two sides.
+//!
+//! The line holds a [`Job`], the caller's task a [`Ticket`]; between them lies
+//! the [`Call`], which one of the two takes, and only once: the worker at its
+//! turn, or the ticket when the caller goes away or its time is over. So the
+//! request's memory, its place and its bytes come back at once, no turn is spent
+//! on a caller that has gone, and what is left in the line is an empty shell.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ::http::Request;
+use tokio::sync::oneshot;
+
+use super::account::Account;
+use super::queue::Place;
+use super::{Reply, Shared};
+use crate::http::body::Upload;
+use crate::outcome::Outcome;
+
+/// Everything the worker needs.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) request: Request<Upload>,
+    pub(super) account: Account,
+    reply: oneshot::Sender<Reply>,
+    _place: Option<Place>,
+    #[allow(dead_code, reason = "a guard: it counts until it is dropped")]
+    in_line: Option<InLine>,
+}
+
+/// The line's side of a waiting request.
+#[derive(Debug, Clone)]
+pub(super) struct Job(Arc<Mutex<Option<Call>>>);
+
+/// The caller's side. Dropping it takes the request out of the line.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    job: Job,
+    reply: oneshot::Receiver<Reply>,
+}
+
+/// Counts a call among those that wait.
+#[derive(Debug)]
+struct InLine(Arc<Shared>);
+
+impl Call {
+    /// What is left to do with a call that was taken out of the line: the
+    /// request, its account and where to answer.
+    pub(super) fn open(self) -> (Request<Upload>, Account, oneshot::Sender<Reply>) {
+        (self.request, self.account, self.reply)
+    }
+}
+
+/// A job for the line and a ticket for the caller's task. The call holds
+/// `place` until it is taken.
+pub(super) fn pair(
+    request: Request<Upload>,
+    account: Account,
+    place: Option<Place>,
+) -> (Job, Ticket) {
+    let (sender, reply) = oneshot::channel();
+    let job = Job(Arc::new(Mutex::new(Some(Call {
+        request,
+        account,
+        reply: sender,
+        _place: place,
+        in_line: None,
+    }))));
+    (job.clone(), Ticket { job, reply })
+}
+
+impl Job {
+    /// Takes the call; `None` if the caller has gone.
+    pub(super) fn take(&self) -> Option<Call> {
+        self.cell().take()
+    }
+
+    /// Takes the call if the caller is still there and it is `wanted`.
+    pub(super) fn take_if(&self, wanted: impl FnOnce(&Call) -> bool) -> Option<Call> {
+        self.cell().take_if(|call| wanted(call))
+    }
+
+    /// Back to the head of the line: another turn is needed.
+    pub(super) fn put_back(
+        self,
+        shared: &Arc<Shared>,
+        (request, account): (Request<Upload>, Account),
+        reply: oneshot::Sender<Reply>,
+    ) {
+        let mut cell = self.cell();
+        let call = cell.insert(Call {
+            request,
+            account,
+            reply,
+            _place: None,
+            in_line: Some(InLine::new(shared)),
+        });
+        // The ticket closes its end before it looks for the call, so either it
+        // finds the call here or we see that it has gone.
+        if call.reply.is_closed() {
+            let call = cell.take();
+            drop(cell);
+            drop(call);
+            return;
+        }
+        drop(cell);
+        shared.gate.put_back(self);
+    }
+
+    /// Whether the caller is still there and the call was not taken.
+    pub(super) fn is_live(&self) -> bool {
+        self.cell().is_some()
+    }
+
+    fn cell(&self) -> std::sync::MutexGuard<'_, Option<Call>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ticket {
+    /// Counts the call among those that wait, from now until it is taken.
+    pub(super) fn stand_in_line(&self, shared: &Arc<Shared>) {
+        if let Some(call) = &mut *self.job.cell() {
+            call.in_line = Some(InLine::new(shared));
+        }
+    }
+
+    /// The worker's answer.
+    pub(super) async fn reply(&mut self) -> Reply {
+        // Without an answer the worker was lost, which its account has counted.
+        (&mut self.reply).await.unwrap_or(Err(Outcome::UpstreamFailed))
+    }
+
+    /// Takes the call back and ends it as `outcome`. If its turn has come
+    /// meanwhile, the worker's answer decides.
+    pub(super) async fn end(mut self, outcome: Outcome) -> Reply {
+        match self.job.take() {
+            Some(call) => Err(call.account.end(outcome)),
+            None => self.reply().await,
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.reply.close();
+        // Outside the lock: what a call holds may take others when it goes.
+        let call = self.job.take();
+        drop(call);
+    }
+}
+
+impl InLine {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.waiting.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for InLine {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}

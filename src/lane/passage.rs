@@ -1,0 +1,132 @@
+//! The response body on its way to the caller.
+//!
+//! It carries the call's lease and account: when the body has ended well the
+//! connection goes back to its pool and the request is `completed`; when either
+//! side breaks, or the upstream stalls, the connection is closed and the request
+//! `aborted`. The slot in flight is free from that moment, not earlier.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+use super::account::Account;
+use super::worker::Lease;
+use crate::config;
+use crate::http::body::Stall;
+use crate::outcome::Outcome;
+
+/// A response body that ends its call.
+#[derive(Debug)]
+pub(crate) struct Passage {
+    incoming: Incoming,
+    call: Option<(Lease, Account)>,
+    stall: Stall,
+}
+
+/// Why a response body broke off.
+#[derive(Debug)]
+pub(crate) enum PassageError {
+    /// The upstream's connection broke.
+    Broken(hyper::Error),
+    /// The upstream sent nothing for too long, or the whole time was over.
+    Stalled,
+}
+
+impl Passage {
+    pub(super) fn new(
+        incoming: Incoming,
+        lease: Lease,
+        account: Account,
+        timeouts: &config::Timeouts,
+    ) -> Self {
+        let stall = Stall::new(timeouts.stall).until(account.end_of_time());
+        let mut passage = Self {
+            incoming,
+            call: Some((lease, account)),
+            stall,
+        };
+        passage.end_if_complete();
+        passage
+    }
+
+    /// Ends the call as soon as the last byte has been taken: the server does
+    /// not ask again once it has as many bytes as were announced.
+    fn end_if_complete(&mut self) {
+        if self.incoming.is_end_stream() {
+            self.complete();
+        }
+    }
+
+    fn complete(&mut self) {
+        if let Some((lease, account)) = self.call.take() {
+            account.end(Outcome::Completed);
+            lease.finish();
+        }
+    }
+
+    fn abort(&mut self) {
+        if let Some((lease, account)) = self.call.take() {
+            account.end(Outcome::Aborted);
+            drop(lease);
+        }
+    }
+}
+
+impl Body for Passage {
+    type Data = Bytes;
+    type Error = PassageError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, PassageError>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            ready!(self.stall.poll(cx));
+            self.abort();
+            return Poll::Ready(Some(Err(PassageError::Stalled)));
+        };
+        self.stall.moved();
+        match frame {
+            Some(Ok(frame)) => {
+                self.end_if_complete();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                self.abort();
+                Poll::Ready(Some(Err(PassageError::Broken(error))))
+            }
+            None => {
+                self.complete();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl std::fmt::Display for PassageError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Broken(_) => "the upstream's response broke off",
+            Self::Stalled => "the upstream's response stalled",
+        })
+    }
+}
+
+impl std::error::Error for PassageError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Broken(error) => Some(error),
+            Self::Stalled => None,
+        }
+    }
+}

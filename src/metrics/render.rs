@@ -1,0 +1,202 @@
+//! The text that `/metrics` answers with: OpenMetrics, written by
+//! prometheus-client from the lanes' snapshots.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::process::Process;
+use super::{Holder, Snapshot, Sum};
+use crate::outcome::Outcome;
+
+/// The media type of [`render`]'s text.
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Pairs<'a> = [(&'static str, &'a str)];
+
+/// All metrics as text.
+pub(crate) fn render(lanes: Vec<Snapshot>, connections: u64) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(All {
+        lanes,
+        connections,
+        process: Process::read(),
+    }));
+    let mut text = String::new();
+    // Writing into a string does not fail.
+    let _ = encode(&mut text, &registry);
+    text
+}
+
+#[derive(Debug)]
+struct All {
+    lanes: Vec<Snapshot>,
+    connections: u64,
+    process: Option<Process>,
+}
+
+impl Collector for All {
+    fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
+        self.requests(&mut to)?;
+        self.upstreams(&mut to)?;
+        self.times(&mut to)?;
+        self.program(&mut to)
+    }
+}
+
+impl All {
+    fn requests(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Requests taken charge of, those refused at once included";
+        self.counters(to, "pacegate_requests_admitted", help, |lane, row| {
+            row(&[], lane.admitted)
+        })?;
+        let help = "Requests by how they ended";
+        self.counters(to, "pacegate_requests", help, |lane, row| {
+            Outcome::ALL
+                .iter()
+                .try_for_each(|end| row(&[("outcome", end.label())], lane.ended(*end)))
+        })?;
+        self.gauges(to, "pacegate_queue_requests", "Requests waiting", |lane, row| {
+            row(&[], lane.waiting())
+        })?;
+        let help = "Bytes of request heads and bodies waiting";
+        self.gauges(to, "pacegate_queue_bytes", help, |lane, row| {
+            row(&[], u64::try_from(lane.queue_bytes).unwrap_or(0))
+        })?;
+        let help = "Requests sent and not yet ended";
+        self.gauges(to, "pacegate_in_flight_requests", help, |lane, row| {
+            row(&[], lane.in_flight())
+        })
+    }
+
+    fn upstreams(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Responses of the upstream by class of status";
+        self.counters(to, "pacegate_upstream_responses", help, |lane, row| {
+            let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+            classes
+                .iter()
+                .zip(lane.classes)
+                .try_for_each(|(class, count)| row(&[("status", class)], count))
+        })?;
+        let help = "Responses of the upstream that said: too many requests";
+        self.counters(to, "pacegate_upstream_throttled", help, |lane, row| {
+            row(&[], lane.throttled)
+        })?;
+        let help = "Requests that the limit would let start now";
+        self.gauges(to, "pacegate_limit_available", help, |lane, row| {
+            let limits = lane.available.iter();
+            limits
+                .map(|(label, left)| (label.as_str(), *left))
+                .try_for_each(|(label, left)| row(&[("limit", label)], left))
+        })
+    }
+
+    fn times(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Time from a request's arrival to its turn";
+        self.histograms(to, "pacegate_queue_wait", help, |lane| &lane.wait)?;
+        let help = "Time from a request's start to its response head";
+        self.histograms(to, "pacegate_upstream_duration", help, |lane| &lane.upstream_time)?;
+        let help = "Time the head of the queue waited, by what held it";
+        let kind = MetricType::Counter;
+        let mut family =
+            to.encode_descriptor("pacegate_held", help, Some(&Unit::Seconds), kind)?;
+        for lane in &self.lanes {
+            for (by, nanos) in Holder::ALL.iter().zip(lane.held_nanos) {
+                let labels = [("upstream", lane.upstream.as_str()), ("by", by.label())];
+                let seconds = nanos as f64 / 1e9;
+                ConstCounter::new(seconds).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn program(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let number = |to: &mut DescriptorEncoder<'_>, name, help, unit: Option<&Unit>, value: u64| {
+            ConstGauge::new(value).encode(to.encode_descriptor(name, help, unit, MetricType::Gauge)?)
+        };
+        number(to, "pacegate_client_connections", "Callers' connections", None, self.connections)?;
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        let help = "The program that runs";
+        let mut info = to.encode_descriptor("pacegate_build_info", help, None, MetricType::Gauge)?;
+        ConstGauge::new(1_u64).encode(info.encode_family(&version)?)?;
+        let Some(process) = self.process else {
+            return Ok(());
+        };
+        let bytes = Some(&Unit::Bytes);
+        number(to, "process_resident_memory", "Resident memory", bytes, process.resident)?;
+        number(to, "process_open_fds", "Open file descriptors", None, process.open_fds)?;
+        number(to, "process_threads", "Threads", None, process.threads)?;
+        let (help, unit) = ("User and system CPU time", Some(&Unit::Seconds));
+        let cpu = to.encode_descriptor("process_cpu", help, unit, MetricType::Counter)?;
+        ConstCounter::new(process.cpu).encode(cpu)
+    }
+
+    fn counters(
+        &self,
+        to: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        rows: impl Fn(&Snapshot, &mut dyn FnMut(&Pairs<'_>, u64) -> fmt::Result) -> fmt::Result,
+    ) -> fmt::Result {
+        let mut family = to.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for lane in &self.lanes {
+            rows(lane, &mut |labels, value| {
+                let labels = with_upstream(lane, labels);
+                ConstCounter::new(value).encode(family.encode_family(&labels)?)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn gauges(
+        &self,
+        to: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        rows: impl Fn(&Snapshot, &mut dyn FnMut(&Pairs<'_>, u64) -> fmt::Result) -> fmt::Result,
+    ) -> fmt::Result {
+        let mut family = to.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for lane in &self.lanes {
+            rows(lane, &mut |labels, value| {
+                let labels = with_upstream(lane, labels);
+                ConstGauge::new(value).encode(family.encode_family(&labels)?)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn histograms(
+        &self,
+        to: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        sum: impl Fn(&Snapshot) -> &Sum,
+    ) -> fmt::Result {
+        let kind = MetricType::Histogram;
+        let mut family = to.encode_descriptor(name, help, Some(&Unit::Seconds), kind)?;
+        for lane in &self.lanes {
+            let sum = sum(lane);
+            let Some(bounds) = sum.bounds else { continue };
+            let bounds = bounds.iter().copied().chain([f64::MAX]);
+            let buckets: Vec<(f64, u64)> = bounds.zip(sum.buckets).collect();
+            let count = sum.buckets.iter().sum();
+            let labels = [("upstream", lane.upstream.as_str())];
+            let seconds = sum.nanos as f64 / 1e9;
+            let mut encoder = family.encode_family(&labels)?;
+            encoder.encode_histogram::<NoLabelSet>(seconds, count, &buckets, None)?;
+        }
+        Ok(())
+    }
+}
+
+fn with_upstream<'a>(lane: &'a Snapshot, labels: &Pairs<'a>) -> Vec<(&'static str, &'a str)> {
+    let mut all = vec![("upstream", lane.upstream.as_str())];
+    all.extend_from_slice(labels);
+    all
+}

@@ -1,0 +1,227 @@
+//! How a request can end: the closed list, and what each end means to the
+//! caller.
+//!
+//! Every request that reached pacegate ends in exactly one [`Outcome`]. Status,
+//! label, text and `Proxy-Status` error are one `match` each, so that a new
+//! outcome does not compile until all of them are filled in. Who counts an
+//! outcome, and when, is `lane::account`'s business; how it is written as a
+//! response is `http::answer`'s.
+
+use http::StatusCode;
+
+/// The end of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Outcome {
+    /// The upstream answered and the whole body was passed on.
+    Completed,
+    /// No place in the queue.
+    QueueFull,
+    /// At admission the projected wait was longer than allowed.
+    WaitTooLong,
+    /// Its time ran out while it waited.
+    Expired,
+    /// The caller went away before its turn.
+    Abandoned,
+    /// No connection to the upstream.
+    ConnectFailed,
+    /// The connection broke before the response head.
+    UpstreamFailed,
+    /// No response head in time.
+    UpstreamTimeout,
+    /// Either side broke after the turn was taken, or while the body streamed.
+    Aborted,
+    /// The body is longer than allowed.
+    TooLarge,
+    /// The daemon is stopping and its drain time ran out.
+    Draining,
+    /// No upstream matches.
+    NoRoute,
+    /// The request is malformed, ambiguous or of a kind that is not proxied.
+    BadRequest(Fault),
+}
+
+/// What is wrong with a request that is refused as it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Fault {
+    /// Not exactly one `Host` field (RFC 9112, section 3.2).
+    Host,
+    /// The target is not one that can be forwarded (RFC 9112, section 3.2).
+    Target,
+    /// `CONNECT` is for forward proxies (RFC 9110, section 9.3.6).
+    Connect,
+    /// A transfer coding other than exactly `chunked` (RFC 9112, section 6.1).
+    TransferCoding,
+    /// Both `Content-Length` and `Transfer-Encoding` (RFC 9112, section 6.1).
+    Framing,
+    /// An expectation other than `100-continue` (RFC 9110, section 10.1.1).
+    Expectation,
+}
+
+impl Outcome {
+    /// One of each label, in the order of `index`.
+    pub(crate) const ALL: [Self; 13] = [
+        Self::Completed,
+        Self::QueueFull,
+        Self::WaitTooLong,
+        Self::Expired,
+        Self::Abandoned,
+        Self::ConnectFailed,
+        Self::UpstreamFailed,
+        Self::UpstreamTimeout,
+        Self::Aborted,
+        Self::TooLarge,
+        Self::Draining,
+        Self::NoRoute,
+        Self::BadRequest(Fault::Target),
+    ];
+
+    /// Its position in [`Outcome::ALL`].
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Self::Completed => 0,
+            Self::QueueFull => 1,
+            Self::WaitTooLong => 2,
+            Self::Expired => 3,
+            Self::Abandoned => 4,
+            Self::ConnectFailed => 5,
+            Self::UpstreamFailed => 6,
+            Self::UpstreamTimeout => 7,
+            Self::Aborted => 8,
+            Self::TooLarge => 9,
+            Self::Draining => 10,
+            Self::NoRoute => 11,
+            Self::BadRequest(_) => 12,
+        }
+    }
+
+    /// The word for it in metrics, logs and problem types.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::QueueFull => "queue_full",
+            Self::WaitTooLong => "wait_too_long",
+            Self::Expired => "expired",
+            Self::Abandoned => "abandoned",
+            Self::ConnectFailed => "connect_failed",
+            Self::UpstreamFailed => "upstream_failed",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::Aborted => "aborted",
+            Self::TooLarge => "too_large",
+            Self::Draining => "draining",
+            Self::NoRoute => "no_route",
+            Self::BadRequest(_) => "bad_request",
+        }
+    }
+
+    /// The status of our own answer. The two ends that have none of ours
+    /// (`completed`) or nobody to read it (`abandoned`) name the nearest.
+    pub(crate) fn status(self) -> StatusCode {
+        match self {
+            Self::Completed => StatusCode::OK,
+            Self::QueueFull | Self::WaitTooLong | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Expired | Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::ConnectFailed | Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
+            Self::Abandoned | Self::Aborted => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::BadRequest(Fault::Connect | Fault::TransferCoding) => StatusCode::NOT_IMPLEMENTED,
+            Self::BadRequest(Fault::Expectation) => StatusCode::EXPECTATION_FAILED,
+            Self::BadRequest(Fault::Host | Fault::Target | Fault::Framing) => {
+                StatusCode::BAD_REQUEST
+            }
+        }
+    }
+
+    /// One sentence for the caller.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Completed => "the upstream answered",
+            Self::QueueFull => "the queue has no place",
+            Self::WaitTooLong => "the wait would be longer than allowed",
+            Self::Expired => "the longest wait has passed",
+            Self::Abandoned => "the caller went away",
+            Self::ConnectFailed => "no connection to the upstream",
+            Self::UpstreamFailed => "the upstream closed the connection without an answer",
+            Self::UpstreamTimeout => "the upstream did not answer in time",
+            Self::Aborted => "the request body stopped before its end",
+            Self::TooLarge => "the request body is longer than allowed",
+            Self::Draining => "the proxy is stopping",
+            Self::NoRoute => "no upstream takes this host and path",
+            Self::BadRequest(Fault::Host) => "the request needs exactly one valid Host field",
+            Self::BadRequest(Fault::Target) => "the request target cannot be forwarded",
+            Self::BadRequest(Fault::Connect) => "CONNECT is not proxied",
+            Self::BadRequest(Fault::TransferCoding) => {
+                "only the transfer coding `chunked` is understood"
+            }
+            Self::BadRequest(Fault::Framing) => {
+                "a request has either Content-Length or Transfer-Encoding"
+            }
+            Self::BadRequest(Fault::Expectation) => {
+                "only the expectation `100-continue` is understood"
+            }
+        }
+    }
+
+    /// The error type of RFC 9209, section 2.3, for `Proxy-Status`.
+    pub(crate) fn proxy_error(self) -> &'static str {
+        match self {
+            Self::Completed => "",
+            Self::QueueFull | Self::WaitTooLong => "connection_limit_reached",
+            Self::Expired | Self::UpstreamTimeout => "http_response_timeout",
+            Self::Abandoned | Self::Aborted => "http_request_error",
+            Self::ConnectFailed => "destination_unavailable",
+            Self::UpstreamFailed => "http_response_incomplete",
+            Self::TooLarge | Self::BadRequest(_) => "http_request_denied",
+            Self::Draining => "proxy_internal_response",
+            Self::NoRoute => "destination_not_found",
+        }
+    }
+
+    /// Whether the caller is told when to come back.
+    pub(crate) fn retry_after(self) -> bool {
+        match self {
+            Self::QueueFull | Self::WaitTooLong | Self::Expired | Self::Draining => true,
+            Self::Completed
+            | Self::Abandoned
+            | Self::ConnectFailed
+            | Self::UpstreamFailed
+            | Self::UpstreamTimeout
+            | Self::Aborted
+            | Self::TooLarge
+            | Self::NoRoute
+            | Self::BadRequest(_) => false,
+        }
+    }
+
+    /// Whether the caller's connection is closed after the answer: the rest of
+    /// its request cannot be trusted, or we are about to leave.
+    pub(crate) fn closes(self) -> bool {
+        match self {
+            Self::TooLarge | Self::Draining | Self::BadRequest(_) | Self::Aborted => true,
+            Self::Completed
+            | Self::QueueFull
+            | Self::WaitTooLong
+            | Self::Expired
+            | Self::Abandoned
+            | Self::ConnectFailed
+            | Self::UpstreamFailed
+            | Self::UpstreamTimeout
+            | Self::NoRoute => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_stands_at_its_own_index_with_its_own_label() {
+        for (position, outcome) in Outcome::ALL.iter().enumerate() {
+            assert_eq!(outcome.index(), position);
+        }
+        let labels: std::collections::HashSet<_> =
+            Outcome::ALL.iter().map(|outcome| outcome.label()).collect();
+        assert_eq!(labels.len(), Outcome::ALL.len());
+    }
+}

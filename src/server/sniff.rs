@@ -1,0 +1,148 @@
+//! Which HTTP a caller speaks: its first bytes are HTTP/2's preface (RFC 9113,
+//! section 3.4) or they are not.
+//!
+//! Ours and not hyper-util's, because that one has no bound on its time and may
+//! serve HTTP/2 where it was told not to.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A stream and what it speaks.
+#[derive(Debug)]
+pub(super) enum Sniffed<T> {
+    Http1(Rewind<T>),
+    Http2(Rewind<T>),
+}
+
+/// Reads until it is clear what `stream` speaks.
+///
+/// # Errors
+///
+/// The stream broke or ended first.
+pub(super) async fn sniff<T: AsyncRead + Unpin>(mut stream: T) -> io::Result<Sniffed<T>> {
+    let mut head = [0; PREFACE.len()];
+    let mut length = 0;
+    loop {
+        let read = stream.read(&mut head[length..]).await?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        length += read;
+        let stands = head[..length] == PREFACE[..length];
+        if stands && length < PREFACE.len() {
+            continue;
+        }
+        let stream = Rewind {
+            head,
+            left: 0..length,
+            stream,
+        };
+        return Ok(match stands {
+            true => Sniffed::Http2(stream),
+            false => Sniffed::Http1(stream),
+        });
+    }
+}
+
+/// A stream whose first bytes are read once more.
+#[derive(Debug)]
+pub(super) struct Rewind<T> {
+    head: [u8; PREFACE.len()],
+    left: std::ops::Range<usize>,
+    stream: T,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Rewind<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.left.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, into);
+        }
+        let length = self.left.len().min(into.remaining());
+        let start = self.left.start;
+        into.put_slice(&self.head[start..start + length]);
+        self.left.start += length;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Rewind<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, from)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, from)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    async fn sniffed(pieces: &[&[u8]]) -> (bool, Vec<u8>) {
+        let (mut caller, stream) = tokio::io::duplex(1024);
+        let pieces: Vec<Vec<u8>> = pieces.iter().map(|piece| piece.to_vec()).collect();
+        let writer = tokio::spawn(async move {
+            for piece in pieces {
+                caller.write_all(&piece).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        });
+        let (is_http2, mut stream) = match sniff(stream).await.unwrap() {
+            Sniffed::Http1(stream) => (false, stream),
+            Sniffed::Http2(stream) => (true, stream),
+        };
+        writer.await.unwrap();
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).await.unwrap();
+        (is_http2, all)
+    }
+
+    #[tokio::test]
+    async fn the_preface_is_known_in_any_pieces_and_nothing_is_lost() {
+        let (is_http2, all) = sniffed(&[b"PRI * HT", b"TP/2.0\r\n\r\nSM\r\n\r\n", b"rest"]).await;
+        assert!(is_http2);
+        assert_eq!(all, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nrest");
+    }
+
+    #[tokio::test]
+    async fn methods_that_begin_like_the_preface_are_http_1() {
+        for request in ["PROPFIND / HTTP/1.1\r\n\r\n", "P", "PRI * HTTP/1.1\r\n\r\n"] {
+            let end: &[u8] = if request.len() == 1 { b"UT / HTTP/1.1" } else { b"" };
+            let (is_http2, all) = sniffed(&[request.as_bytes(), end]).await;
+            assert!(!is_http2);
+            assert!(all.starts_with(request.as_bytes()));
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! What the service manager is told. Without one (`NOTIFY_SOCKET` is not set)
+//! nothing is said.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+/// Requests are taken.
+pub(crate) fn ready() {
+    notify(&[NotifyState::Ready]);
+}
+
+/// The daemon begins to stop and needs at most `drain` from now.
+pub(crate) fn stopping(drain: Duration) {
+    let micros = u32::try_from((drain + MARGIN).as_micros()).unwrap_or(u32::MAX);
+    notify(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(micros)]);
+}
+
+/// For ending the tasks after the drain time.
+const MARGIN: Duration = Duration::from_secs(10);
+
+/// How often [`watchdog`] must be called; `None` if nobody watches.
+pub(crate) fn watchdog_interval() -> Option<Duration> {
+    Some(sd_notify::watchdog_enabled()? / 2)
+}
+
+/// The daemon's own thread is alive.
+pub(crate) fn watchdog() {
+    notify(&[NotifyState::Watchdog]);
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "the service manager cannot be told");
+    }
+}

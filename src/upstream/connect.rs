@@ -1,0 +1,223 @@
+//! Opening a connection: name, TCP, TLS, HTTP, each within its own time.
+
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ::http::Uri;
+use ::http::header::HeaderValue;
+use hyper::client::conn::{http1, http2};
+use hyper::rt::{Read, Write};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::{GaiAddrs, GaiResolver, Name};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tower_service::Service;
+
+use super::{Connection, Origin, Protocol, Streams, tls};
+use crate::config;
+use crate::http::body::Upload;
+
+/// Between two pings on an idle HTTP/2 connection, so that a dead one is
+/// noticed before a request is sent on it.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// Drives a connection until it closes; whoever opens it spawns this.
+pub(crate) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Opens connections to one upstream.
+#[derive(Debug, Clone)]
+pub(crate) struct Dialer {
+    connector: HttpConnector<Resolver>,
+    tls: Option<tls::Client>,
+    origin: Origin,
+    timeouts: config::Timeouts,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(crate) enum ConnectError {
+    /// A step took longer than its time allows.
+    TimedOut(&'static str),
+    /// The name could not be resolved or no address answered.
+    Tcp(Box<dyn Error + Send + Sync>),
+    /// The TLS handshake failed.
+    Tls(io::Error),
+    /// The HTTP preface failed.
+    Http(hyper::Error),
+    /// The upstream closed it at once.
+    Closed,
+}
+
+impl Dialer {
+    /// Everything that can be prepared before the first connection.
+    ///
+    /// # Errors
+    ///
+    /// A certificate or key cannot be used, in words for the operator.
+    pub(crate) fn new(settings: &config::Upstream) -> Result<Self, tls::TlsError> {
+        let url = &settings.url;
+        let mut connector = HttpConnector::new_with_resolver(Resolver {
+            gai: GaiResolver::new(),
+            bound: settings.timeouts.dns,
+        });
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_keepalive(Some(PING_INTERVAL));
+        connector.set_connect_timeout(Some(settings.timeouts.connect));
+        let scheme = if url.https { "https" } else { "http" };
+        let uri = Uri::builder()
+            .scheme(scheme)
+            .authority(url.authority.as_str())
+            .path_and_query("/")
+            .build();
+        let tls = url.https.then(|| tls::Client::new(settings)).transpose()?;
+        Ok(Self {
+            connector,
+            tls,
+            origin: Origin {
+                uri: uri.expect("the URL was checked"),
+                host: HeaderValue::try_from(url.authority.as_str()).expect("the URL was checked"),
+            },
+            timeouts: settings.timeouts.clone(),
+        })
+    }
+
+    /// Scheme and authority of the upstream.
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Opens one connection, ready to send on.
+    ///
+    /// # Errors
+    ///
+    /// The step that failed or took too long.
+    pub(crate) async fn connect(&self) -> Result<(Connection, Driver), ConnectError> {
+        let mut connector = self.connector.clone();
+        let tcp = timeout(
+            self.timeouts.dns + self.timeouts.connect,
+            connector.call(self.origin.uri.clone()),
+        );
+        let tcp = tcp.await.map_err(|_| ConnectError::TimedOut("TCP connection"))?;
+        let tcp: TokioIo<TcpStream> = tcp.map_err(|error| ConnectError::Tcp(error.into()))?;
+        let Some(tls) = &self.tls else {
+            return http1(tcp).await;
+        };
+        let handshake = timeout(self.timeouts.tls, tls.handshake(tcp.into_inner()));
+        let handshake = handshake.await.map_err(|_| ConnectError::TimedOut("TLS handshake"))?;
+        let (stream, is_http2) = handshake.map_err(ConnectError::Tls)?;
+        match is_http2 {
+            true => http2(TokioIo::new(stream)).await,
+            false => http1(TokioIo::new(stream)).await,
+        }
+    }
+}
+
+async fn http1<T>(io: T) -> Result<(Connection, Driver), ConnectError>
+where
+    T: Read + Write + Send + Unpin + 'static,
+{
+    let (mut sender, connection) = http1::handshake::<_, Upload>(io)
+        .await
+        .map_err(ConnectError::Http)?;
+    let mut driver: Driver = Box::pin(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "an upstream connection ended");
+        }
+    });
+    // The sender is ready once its driver has run for the first time.
+    tokio::select! {
+        ready = sender.ready() => ready.map_err(ConnectError::Http)?,
+        () = &mut driver => return Err(ConnectError::Closed),
+    }
+    Ok((Connection::new(Protocol::Http1(sender)), driver))
+}
+
+async fn http2<T>(io: T) -> Result<(Connection, Driver), ConnectError>
+where
+    T: Read + Write + Send + Unpin + 'static,
+{
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .adaptive_window(true)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_while_idle(true)
+        .handshake::<_, Upload>(io)
+        .await
+        .map_err(ConnectError::Http)?;
+    let driver: Driver = Box::pin(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "an upstream connection ended");
+        }
+    });
+    let streams = Streams::another(&Arc::new(AtomicUsize::new(0)));
+    Ok((Connection::new(Protocol::Http2(sender, streams)), driver))
+}
+
+impl Connection {
+    fn new(protocol: Protocol) -> Self {
+        Self {
+            protocol,
+            opened: Instant::now(),
+            used: None,
+        }
+    }
+}
+
+/// The system's resolver with a bound on its time, which it lacks.
+#[derive(Debug, Clone)]
+struct Resolver {
+    gai: GaiResolver,
+    bound: Duration,
+}
+
+impl Service<Name> for Resolver {
+    type Response = GaiAddrs;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<GaiAddrs>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.gai.poll_ready(cx)
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let found = timeout(self.bound, self.gai.call(name));
+        Box::pin(async move {
+            found.await.unwrap_or_else(|_| {
+                let text = "the name was not resolved in time";
+                Err(io::Error::new(io::ErrorKind::TimedOut, text))
+            })
+        })
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TimedOut(step) => write!(f, "{step} took too long"),
+            Self::Tcp(_) => f.write_str("TCP connection failed"),
+            Self::Tls(_) => f.write_str("TLS handshake failed"),
+            Self::Http(_) => f.write_str("HTTP handshake failed"),
+            Self::Closed => f.write_str("the upstream closed the connection at once"),
+        }
+    }
+}
+
+impl Error for ConnectError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::TimedOut(_) | Self::Closed => None,
+            Self::Tcp(error) => Some(error.as_ref()),
+            Self::Tls(error) => Some(error),
+            Self::Http(error) => Some(error),
+        }
+    }
+}

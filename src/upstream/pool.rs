@@ -1,0 +1,133 @@
+//! The unused connections of one core to one upstream: last in, first out, so
+//! that the fewest are kept busy and the rest age and go.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hyper::client::conn::http2;
+use tokio::time::Instant;
+
+use super::{Connection, MAX_STREAMS, Protocol, Streams};
+use crate::config;
+use crate::http::body::Upload;
+
+/// The unused connections of one core.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    idle_timeout: Duration,
+    max_age: Duration,
+    /// Held for a few lines without an await; in practice only ever taken by
+    /// the threads that return a connection and the one that takes it.
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    idle: Vec<Connection>,
+    /// The HTTP/2 connection that the next call joins.
+    shared: Option<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    sender: http2::SendRequest<Upload>,
+    streams: Arc<AtomicUsize>,
+    opened: Instant,
+}
+
+impl Pool {
+    pub(crate) fn new(settings: &config::Connection) -> Self {
+        Self {
+            idle_timeout: settings.idle_timeout,
+            max_age: settings.max_age,
+            kept: Mutex::default(),
+        }
+    }
+
+    /// A connection that is ready this instant.
+    pub(crate) fn take(&self, now: Instant) -> Option<Connection> {
+        let mut kept = self.kept();
+        if let Some(connection) = kept.shared.as_ref().and_then(|shared| self.join(shared, now)) {
+            return Some(connection);
+        }
+        let mut resting = Vec::new();
+        let mut found = None;
+        while let Some(connection) = kept.idle.pop() {
+            if !self.is_fresh(&connection, now) {
+                continue;
+            }
+            if connection.is_ready() {
+                found = Some(connection);
+                break;
+            }
+            // Its last body has just ended; its driver has not run since.
+            resting.push(connection);
+        }
+        kept.idle.extend(resting);
+        found
+    }
+
+    /// Keeps `connection` for the next request, unless it is used up.
+    pub(crate) fn put(&self, mut connection: Connection, now: Instant) {
+        if connection.used.is_some() {
+            connection.used = Some(now);
+        }
+        if connection.is_closed() || !self.is_fresh(&connection, now) {
+            return;
+        }
+        match connection.protocol {
+            Protocol::Http1(_) => self.kept().idle.push(connection),
+            Protocol::Http2(sender, streams) => self.share(sender, &streams, connection.opened),
+        }
+    }
+
+    /// Lets the next calls join an HTTP/2 connection that was just opened.
+    pub(crate) fn offer(&self, connection: &Connection) {
+        if let Protocol::Http2(sender, streams) = &connection.protocol {
+            self.share(sender.clone(), streams, connection.opened);
+        }
+    }
+
+    /// Closes what has been unused for too long.
+    pub(crate) fn sweep(&self, now: Instant) {
+        let mut kept = self.kept();
+        kept.idle.retain(|connection| self.is_fresh(connection, now));
+        let too_old = |shared: &Shared| shared.sender.is_closed() || now >= shared.opened + self.max_age;
+        if kept.shared.as_ref().is_some_and(too_old) {
+            kept.shared = None;
+        }
+    }
+
+    /// Whether a connection is alive, young enough and recently used.
+    pub(crate) fn is_fresh(&self, connection: &Connection, now: Instant) -> bool {
+        !connection.is_closed()
+            && now < connection.opened + self.max_age
+            && now < connection.idle_since() + self.idle_timeout
+    }
+
+    fn share(&self, sender: http2::SendRequest<Upload>, streams: &Streams, opened: Instant) {
+        let mut kept = self.kept();
+        if kept.shared.as_ref().is_none_or(|known| known.opened < opened) {
+            kept.shared = Some(Shared {
+                sender,
+                streams: Arc::clone(&streams.0),
+                opened,
+            });
+        }
+    }
+
+    fn join(&self, shared: &Shared, now: Instant) -> Option<Connection> {
+        let full = shared.streams.load(Ordering::Relaxed) >= MAX_STREAMS;
+        let usable = shared.sender.is_ready() && now < shared.opened + self.max_age && !full;
+        usable.then(|| Connection {
+            protocol: Protocol::Http2(shared.sender.clone(), Streams::another(&shared.streams)),
+            opened: shared.opened,
+            used: Some(now),
+        })
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
