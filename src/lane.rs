@@ -361,3 +361,6 @@ fn fields_bytes(uri: &Uri, headers: &HeaderMap) -> usize {
     uri.path_and_query().map_or(1, |target| target.as_str().len()) + fields
 }
 
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,8 @@ use tokio::time::Instant;
 
 use crate::http::body::Upload;
 pub(crate) use connect::{ConnectError, Dialer};
+#[cfg(test)]
+pub(crate) use connect::fake;
 pub(crate) use pool::Pool;
 
 mod connect;

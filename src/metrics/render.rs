@@ -44,7 +44,7 @@ struct All {
 impl Collector for All {
     fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
         self.requests(&mut to)?;
-        self.upstreams(&mut to)?;
+        self.responses(&mut to)?;
         self.times(&mut to)?;
         self.program(&mut to)
     }
@@ -75,7 +75,12 @@ impl All {
         })
     }
 
-    fn upstreams(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    /// The lanes alone, without the requests that reach none.
+    fn upstreams(&self) -> impl Iterator<Item = &Snapshot> {
+        self.lanes.iter().filter(|lane| !lane.upstream.is_empty())
+    }
+
+    fn responses(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Responses of the upstream by class of status";
         self.counters(to, "pacegate_upstream_responses", help, |lane, row| {
             let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -106,7 +111,7 @@ impl All {
         let kind = MetricType::Counter;
         let mut family =
             to.encode_descriptor("pacegate_held", help, Some(&Unit::Seconds), kind)?;
-        for lane in &self.lanes {
+        for lane in self.upstreams() {
             for (by, nanos) in Holder::ALL.iter().zip(lane.held_nanos) {
                 let labels = [("upstream", lane.upstream.as_str()), ("by", by.label())];
                 let seconds = nanos as f64 / 1e9;
@@ -162,7 +167,7 @@ impl All {
         rows: impl Fn(&Snapshot, &mut dyn FnMut(&Pairs<'_>, u64) -> fmt::Result) -> fmt::Result,
     ) -> fmt::Result {
         let mut family = to.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for lane in &self.lanes {
+        for lane in self.upstreams() {
             rows(lane, &mut |labels, value| {
                 let labels = with_upstream(lane, labels);
                 ConstGauge::new(value).encode(family.encode_family(&labels)?)
@@ -180,7 +185,7 @@ impl All {
     ) -> fmt::Result {
         let kind = MetricType::Histogram;
         let mut family = to.encode_descriptor(name, help, Some(&Unit::Seconds), kind)?;
-        for lane in &self.lanes {
+        for lane in self.upstreams() {
             let sum = sum(lane);
             let Some(bounds) = sum.bounds else { continue };
             let bounds = bounds.iter().copied().chain([f64::MAX]);

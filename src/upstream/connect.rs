@@ -39,6 +39,8 @@ pub(crate) struct Dialer {
     tls: Option<tls::Client>,
     origin: Origin,
     timeouts: config::Timeouts,
+    #[cfg(test)]
+    fake: Option<fake::Upstream>,
 }
 
 /// Why there is no connection.
@@ -87,6 +89,8 @@ impl Dialer {
                 host: HeaderValue::try_from(url.authority.as_str()).expect("the URL was checked"),
             },
             timeouts: settings.timeouts.clone(),
+            #[cfg(test)]
+            fake: None,
         })
     }
 
@@ -101,6 +105,10 @@ impl Dialer {
     ///
     /// The step that failed or took too long.
     pub(crate) async fn connect(&self) -> Result<(Connection, Driver), ConnectError> {
+        #[cfg(test)]
+        if let Some(fake) = &self.fake {
+            return http1(TokioIo::new(fake.accept().await.map_err(|error| ConnectError::Tcp(error.into()))?)).await;
+        }
         let mut connector = self.connector.clone();
         let tcp = timeout(
             self.timeouts.dns + self.timeouts.connect,
@@ -218,6 +226,42 @@ impl Error for ConnectError {
             Self::Tcp(error) => Some(error.as_ref()),
             Self::Tls(error) => Some(error),
             Self::Http(error) => Some(error),
+        }
+    }
+}
+
+/// An upstream in memory, for tests in virtual time.
+#[cfg(test)]
+pub(crate) mod fake {
+    use tokio::io::DuplexStream;
+    use tokio::sync::mpsc;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// Where connections arrive, and how long each takes to open.
+    #[derive(Debug, Clone)]
+    pub(crate) struct Upstream {
+        pub(crate) connections: mpsc::Sender<DuplexStream>,
+        pub(crate) handshake: Duration,
+    }
+
+    impl Upstream {
+        pub(super) async fn accept(&self) -> io::Result<DuplexStream> {
+            sleep(self.handshake).await;
+            let (ours, theirs) = tokio::io::duplex(64 * 1024);
+            match self.connections.send(theirs).await {
+                Ok(()) => Ok(ours),
+                Err(_) => Err(io::ErrorKind::ConnectionRefused.into()),
+            }
+        }
+    }
+
+    impl Dialer {
+        /// Connects to `fake` instead of the network.
+        pub(crate) fn fake(mut self, fake: Upstream) -> Self {
+            self.fake = Some(fake);
+            self
         }
     }
 }

@@ -1,0 +1,224 @@
+//! Pacing, order, deadlines and the end of the drain, to the millisecond: the
+//! whole lane with real HTTP over memory, in virtual time.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::*;
+use rig::{Rig, Upstream};
+
+mod rig;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Answers at once; connections open at once.
+const PROMPT: Upstream = Upstream {
+    answer: Duration::ZERO,
+    handshake: Duration::ZERO,
+};
+
+fn millis(from: u64, to: u64, step: u64) -> Vec<u64> {
+    (from..to).step_by(step as usize).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn spaced_requests_leave_one_per_interval_in_the_order_they_came() {
+    let rig = Rig::new(r#"limits = [{ rate = "10/s", burst = 1 }]"#, PROMPT);
+    let mut callers = Vec::new();
+    for number in 0..10 {
+        callers.push(rig.send(&format!("/{number}")));
+        rig.settle().await;
+    }
+    for caller in callers {
+        assert_eq!(caller.await.unwrap().0, 200);
+    }
+    assert_eq!(rig.arrivals(), millis(0, 1000, 100));
+    let expected: Vec<_> = (0..10).map(|number| format!("/{number}")).collect();
+    assert_eq!(rig.paths(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_starts_together_when_the_window_has_room_again() {
+    let rig = Rig::new(r#"limits = ["10/s"]"#, PROMPT);
+    let callers: Vec<_> = (0..25).map(|number| rig.send(&format!("/{number}"))).collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    let arrivals = rig.arrivals();
+    assert_eq!(arrivals[..10], [0; 10]);
+    assert_eq!(arrivals[10..20], [1000; 10]);
+    assert_eq!(arrivals[20..], [2000; 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_answer_holds_no_turn_back_but_its_own_place_for_the_guard() {
+    let slow = Upstream {
+        answer: 5000 * MS,
+        ..PROMPT
+    };
+    let rig = Rig::new("limits = [\"2/s\"]\nguard = \"200ms\"", slow);
+    let callers: Vec<_> = (0..6).map(|number| rig.send(&format!("/{number}"))).collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    assert_eq!(rig.arrivals(), [0, 0, 1200, 1200, 2400, 2400]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_hangs_up_gives_everything_back_and_costs_no_turn() {
+    let rig = Rig::new(r#"limits = [{ rate = "1/s", burst = 1 }]"#, PROMPT);
+    rig.send("/first").await.unwrap();
+    let gone: Vec<_> = (0..3).map(|_| rig.send_body("/gone", Bytes::from_static(b"body"))).collect();
+    rig.settle().await;
+    let stays = rig.send("/stays");
+    rig.settle().await;
+    assert_eq!(rig.shared.waiting(), 4);
+    for caller in gone {
+        caller.abort();
+    }
+    rig.settle().await;
+    assert_eq!((rig.shared.waiting(), rig.ended(Outcome::Abandoned)), (1, 3));
+    stays.await.unwrap();
+    assert_eq!(rig.paths(), ["/first", "/stays"]);
+    assert_eq!(rig.arrivals(), [0, 1000]);
+    let snapshot = rig.snapshot();
+    assert_eq!((snapshot.waiting(), snapshot.in_flight()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_would_be_too_long_is_refused_at_once() {
+    let settings = "limits = [{ rate = \"1/min\", burst = 1 }]\n[upstream.a.queue]\nmax_wait = \"2s\"";
+    let rig = Rig::new(settings, PROMPT);
+    rig.send("/first").await.unwrap();
+    // The projected wait is a minute: refused at once.
+    let (status, at) = rig.send("/second").await.unwrap();
+    assert_eq!((status.as_u16(), at), (503, Duration::ZERO));
+    assert_eq!(rig.ended(Outcome::WaitTooLong), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_expires_when_workers_hold_it_past_its_deadline() {
+    let slow = Upstream {
+        answer: 10_000 * MS,
+        ..PROMPT
+    };
+    let settings = "max_in_flight = 1\n[upstream.a.queue]\nmax_wait = \"2s\"";
+    let rig = Rig::new(settings, slow);
+    let first = rig.send("/first");
+    rig.settle().await;
+    let (status, at) = rig.send("/second").await.unwrap();
+    assert_eq!((status.as_u16(), at), (504, 2000 * MS));
+    assert_eq!(rig.ended(Outcome::Expired), 1);
+    assert_eq!(first.await.unwrap().0, 200);
+    assert_eq!(rig.paths(), ["/first"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_calls_are_in_flight_than_allowed_and_a_free_slot_is_used_at_once() {
+    let slow = Upstream {
+        answer: 300 * MS,
+        ..PROMPT
+    };
+    let rig = Rig::new("max_in_flight = 2", slow);
+    let callers: Vec<_> = (0..6).map(|number| rig.send(&format!("/{number}"))).collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    assert_eq!(rig.arrivals(), [0, 0, 300, 300, 600, 600]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_are_opened_ahead_so_that_no_turn_waits_for_one() {
+    let distant = Upstream {
+        answer: 5 * MS,
+        handshake: 40 * MS,
+    };
+    let rig = Rig::new(r#"limits = [{ rate = "10/s", burst = 1 }]"#, distant);
+    let callers: Vec<_> = (0..5).map(|number| rig.send(&format!("/{number}"))).collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    assert_eq!(rig.arrivals(), millis(40, 540, 100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_went_stale_during_a_long_wait_is_replaced_before_the_turn() {
+    let distant = Upstream {
+        answer: 5 * MS,
+        handshake: 40 * MS,
+    };
+    let settings = "limits = [{ rate = \"1/min\", burst = 1 }]\n[upstream.a.queue]\nmax_wait = \"5min\"";
+    let rig = Rig::new(settings, distant);
+    let callers: Vec<_> = (0..3).map(|number| rig.send(&format!("/{number}"))).collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    let spaced: Vec<_> = rig.arrivals().iter().map(|at| at - rig.arrivals()[0]).collect();
+    assert_eq!(spaced, [0, 60_005, 120_010]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_makes_callers_wait_for_a_place_in_order() {
+    let settings = "limits = [{ rate = \"10/s\", burst = 1 }]\n[upstream.a.queue]\nmax_requests = 2";
+    let rig = Rig::new(settings, PROMPT);
+    let mut callers = Vec::new();
+    for number in 0..8 {
+        callers.push(rig.send(&format!("/{number}")));
+        rig.settle().await;
+    }
+    assert!(rig.shared.waiting() <= 2);
+    for caller in callers {
+        assert_eq!(caller.await.unwrap().0, 200);
+    }
+    assert_eq!(rig.arrivals(), millis(0, 800, 100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_when_the_drain_ends_is_answered_and_counted() {
+    let rig = Rig::new(r#"limits = [{ rate = "1/s", burst = 1 }]"#, PROMPT);
+    let callers: Vec<_> = (0..4).map(|number| rig.send(&format!("/{number}"))).collect();
+    sleep(1500 * MS).await;
+    rig.cut.send_replace(true);
+    let mut statuses = Vec::new();
+    for caller in callers {
+        statuses.push(caller.await.unwrap().0.as_u16());
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 503, 503]);
+    assert_eq!(rig.ended(Outcome::Draining), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_held_is_booked_to_what_held_the_head_of_the_queue() {
+    let rig = Rig::new(r#"limits = [{ rate = "10/s", burst = 1 }]"#, PROMPT);
+    let callers: Vec<_> = (0..11).map(|number| rig.send(&format!("/{number}"))).collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    let text = crate::metrics::render(vec![rig.snapshot()], 0);
+    let line = |by: &str| {
+        let name = format!("pacegate_held_seconds_total{{upstream=\"a\",by=\"{by}\"}} ");
+        let value = text.lines().find_map(|line| line.strip_prefix(name.as_str()));
+        value.unwrap().parse::<f64>().unwrap()
+    };
+    assert!((line("limit") - 1.0).abs() < 0.01, "{text}");
+    assert!(line("workers") + line("connection") < 0.01, "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_projected_wait_is_what_retry_after_says() {
+    let settings = "limits = [{ rate = \"1/s\", burst = 1 }]\n[upstream.a.queue]\nmax_wait = \"10s\"";
+    let rig = Rig::new(settings, PROMPT);
+    let callers: Vec<_> = (0..12).map(|number| rig.send(&format!("/{number}"))).collect();
+    rig.settle().await;
+    assert_eq!(rig.ended(Outcome::WaitTooLong), 1);
+    let end = Instant::now() + 10_500 * MS;
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    assert!(Instant::now() <= end);
+    sleep_until(end).await;
+    assert_eq!(rig.shared.waiting(), 0);
+}

@@ -1,0 +1,158 @@
+//! A lane between callers and an upstream, all in memory and in virtual time.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ::http::{Request, Response, StatusCode};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+use super::super::{Lane, Shared};
+use crate::config::Config;
+use crate::metrics::{Cells, Snapshot};
+use crate::outcome::Outcome;
+use crate::pacing::alarm::Alarm;
+use crate::proxy::Proxy;
+use crate::upstream::{Dialer, fake};
+
+/// What the upstream saw: the path, and when, since the rig's start.
+pub(super) type Seen = Arc<Mutex<Vec<(String, Duration)>>>;
+
+/// A running lane.
+pub(super) struct Rig {
+    pub(super) shared: Arc<Shared>,
+    pub(super) start: Instant,
+    pub(super) seen: Seen,
+    pub(super) cut: watch::Sender<bool>,
+    proxy: Arc<Proxy>,
+}
+
+/// How the upstream behaves.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Upstream {
+    /// From a request to its answer.
+    pub(super) answer: Duration,
+    /// For a connection to open.
+    pub(super) handshake: Duration,
+}
+
+impl Rig {
+    /// `settings` are the keys of the upstream's table.
+    pub(super) fn new(settings: &str, upstream: Upstream) -> Self {
+        let text = format!("listen = \"127.0.0.1:1\"\n[upstream.a]\nurl = \"http://a\"\n{settings}");
+        let config = Config::parse("test", &text).unwrap();
+        let settings = config.upstreams[0].clone();
+        let (connections, accepted) = mpsc::channel(16);
+        let fake = fake::Upstream {
+            connections,
+            handshake: upstream.handshake,
+        };
+        let dialer = Dialer::new(&settings).unwrap().fake(fake);
+        let (cut, cutting) = watch::channel(false);
+        let shared = Arc::new(Shared::new(settings, dialer, 1, cutting));
+        let lane = Lane::new(&shared, 0, Alarm::Tokio);
+        let (start, seen) = (Instant::now(), Seen::default());
+        tokio::spawn(serve(accepted, upstream.answer, start, Arc::clone(&seen)));
+        Self {
+            proxy: Arc::new(Proxy::new(vec![lane], Arc::new(Cells::default()), false)),
+            shared,
+            start,
+            seen,
+            cut,
+        }
+    }
+
+    /// A caller that sends one request for `path` now; its status and the time
+    /// of its answer since the rig's start.
+    pub(super) fn send(&self, path: &str) -> JoinHandle<(StatusCode, Duration)> {
+        self.send_body(path, Bytes::new())
+    }
+
+    pub(super) fn send_body(&self, path: &str, body: Bytes) -> JoinHandle<(StatusCode, Duration)> {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let proxy = Arc::clone(&self.proxy);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let proxy = Arc::clone(&proxy);
+            async move { Ok::<_, Infallible>(proxy.handle(request).await) }
+        });
+        let server = hyper::server::conn::http1::Builder::new();
+        tokio::spawn(server.serve_connection(TokioIo::new(theirs), service));
+        let (path, start) = (path.to_owned(), self.start);
+        tokio::spawn(async move {
+            let io = TokioIo::new(ours);
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+            let exchange = async {
+                let request = Request::post(path).header("host", "a").body(Full::new(body)).unwrap();
+                let response = sender.send_request(request).await.unwrap();
+                let status = response.status();
+                response.into_body().collect().await.unwrap();
+                (status, start.elapsed())
+            };
+            let mut exchange = pin!(exchange);
+            // Polled here, so that aborting this task hangs up.
+            tokio::select! {
+                done = &mut exchange => done,
+                _ = connection => exchange.await,
+            }
+        })
+    }
+
+    /// Lets everything happen that can happen without time passing.
+    pub(super) async fn settle(&self) {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        self.shared.snapshot()
+    }
+
+    pub(super) fn ended(&self, outcome: Outcome) -> u64 {
+        self.snapshot().ended(outcome)
+    }
+
+    /// The times at which requests arrived at the upstream, in ms.
+    pub(super) fn arrivals(&self) -> Vec<u64> {
+        let seen = self.seen.lock().unwrap();
+        seen.iter().map(|(_, at)| at.as_millis() as u64).collect()
+    }
+
+    /// The paths in the order in which the upstream saw them.
+    pub(super) fn paths(&self) -> Vec<String> {
+        let seen = self.seen.lock().unwrap();
+        seen.iter().map(|(path, _)| path.clone()).collect()
+    }
+}
+
+/// Answers every request 200 after `answer`, and writes down what it sees.
+async fn serve(
+    mut accepted: mpsc::Receiver<tokio::io::DuplexStream>,
+    answer: Duration,
+    start: Instant,
+    seen: Seen,
+) {
+    while let Some(stream) = accepted.recv().await {
+        let seen = Arc::clone(&seen);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let seen = Arc::clone(&seen);
+            async move {
+                let path = request.uri().path().to_owned();
+                seen.lock().unwrap().push((path, start.elapsed()));
+                request.into_body().collect().await?;
+                sleep(answer).await;
+                Ok::<_, hyper::Error>(Response::new(Full::new(Bytes::from_static(b"ok"))))
+            }
+        });
+        let server = hyper::server::conn::http1::Builder::new();
+        tokio::spawn(server.serve_connection(TokioIo::new(stream), service));
+    }
+}
