@@ -209,7 +209,7 @@ pub struct Timeouts {
     pub tls: Duration,
     /// From the start of the request to the response head.
     pub response: Duration,
-    /// Between two pieces of a body, either way.
+    /// Between two pieces of the response body.
     pub stall: Duration,
     /// From arrival to the end of the response; `None` for no bound.
     pub total: Option<Duration>,

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::admin::Admin;
@@ -76,6 +77,7 @@ struct Parts {
     connections: Arc<Connections>,
     client: Arc<config::Client>,
     log_requests: bool,
+    drain: Duration,
     draining: watch::Receiver<bool>,
     ended: watch::Receiver<bool>,
 }
@@ -117,53 +119,57 @@ impl Daemon {
     ///
     /// The system refuses a thread or a runtime, or a core was lost.
     pub async fn run(self, mut stop: mpsc::Receiver<()>) -> Result<Stopped, DaemonError> {
-        let (drain, draining) = watch::channel(false);
-        let (cut, cutting) = watch::channel(false);
-        let (end, ended) = watch::channel(false);
-        let shutdown = self.config.shutdown.clone();
-        let cores = self.config.threads.get();
-        let lanes = self.config.upstreams.into_iter().zip(self.dialers);
-        let parts = Parts {
-            lanes: lanes
-                .map(|(upstream, dialer)| Arc::new(Shared::new(upstream, dialer, cores, cutting.clone())))
-                .collect(),
-            unrouted: Arc::default(),
-            connections: Arc::new(Connections::new(self.config.client.max_connections)),
-            client: Arc::new(self.config.client),
-            log_requests: self.config.log.requests,
-            draining,
-            ended,
-        };
-        let Bound { cores: listeners, files, .. } = self.bound;
-        let mut lost = start_cores(&parts, listeners).await?;
-        let admin = self.admin.cores.into_iter().flatten();
-        let admin: Vec<_> = admin.map(|listener| tokio::spawn(parts.admin().run(listener))).collect();
+        let stages = Stages::default();
+        let parts = Parts::new(self.config, self.dialers, &stages);
+        let mut lost = start_cores(&parts, self.bound.cores).await?;
+        // Both end with this function, so last of all.
+        let mut beside = JoinSet::new();
+        beside.spawn(keep_watchdog());
+        for listener in self.admin.cores.into_iter().flatten() {
+            beside.spawn(parts.admin().run(listener));
+        }
         systemd::ready();
-        tracing::info!(addresses = ?self.bound.addresses, cores, "ready");
-
+        tracing::info!(addresses = ?self.bound.addresses, "ready");
         tokio::select! {
             _ = stop.recv() => {}
             _ = lost.recv() => return Err(DaemonError::CoreLost),
-            () = keep_watchdog() => {}
         }
         let before = parts.tally();
-        tracing::info!(drain_seconds = shutdown.drain.as_secs(), "stopping");
-        systemd::stopping(shutdown.drain);
-        drain.send_replace(true);
-        drop(files);
-        tokio::select! {
-            () = parts.connections.all_closed() => {}
-            () = sleep(shutdown.drain) => {}
-            _ = stop.recv() => tracing::warn!("told again to stop: the drain ends"),
-        }
-        cut.send_replace(true);
-        let _ = timeout(LAST_ANSWERS, parts.connections.all_closed()).await;
-        end.send_replace(true);
+        drop(self.bound.files);
+        stages.pass(&parts, &mut stop).await;
         while lost.recv().await.is_some() {}
         let stopped = parts.tally().since(&before);
-        admin.iter().for_each(tokio::task::JoinHandle::abort);
         tracing::info!(finished = stopped.finished, cut = stopped.cut, "stopped");
         Ok(stopped)
+    }
+}
+
+/// The stages of a stop, in their order; each becomes true once.
+#[derive(Debug, Default)]
+struct Stages {
+    /// Not ready, and no new connections.
+    draining: watch::Sender<bool>,
+    /// The drain time is over: what waits is answered.
+    cut: watch::Sender<bool>,
+    /// The cores end.
+    ended: watch::Sender<bool>,
+}
+
+impl Stages {
+    /// Goes through all stages; a message of `stop` ends the drain.
+    async fn pass(&self, parts: &Parts, stop: &mut mpsc::Receiver<()>) {
+        tracing::info!(drain_seconds = parts.drain.as_secs(), "stopping");
+        systemd::stopping(parts.drain);
+        self.draining.send_replace(true);
+        tokio::select! {
+            () = parts.connections.all_closed() => {}
+            () = sleep(parts.drain) => tracing::warn!("the drain time is over"),
+            _ = stop.recv() => tracing::warn!("told again to stop: the drain ends"),
+        }
+        self.cut.send_replace(true);
+        // Whoever has not taken its answer by then is cut off.
+        let _ = timeout(LAST_ANSWERS, parts.connections.all_closed()).await;
+        self.ended.send_replace(true);
     }
 }
 
@@ -196,7 +202,7 @@ async fn start_cores(
         starts.push(started);
     }
     for started in starts {
-        started.await.map_err(|_| DaemonError::CoreLost)?;
+        started.await.map_err(|_gone| DaemonError::CoreLost)?;
     }
     Ok(lost)
 }
@@ -219,7 +225,7 @@ async fn run_core(
         connections: Arc::clone(&parts.connections),
         draining: parts.draining.clone(),
     };
-    let mut servers = tokio::task::JoinSet::new();
+    let mut servers = JoinSet::new();
     for listener in listeners {
         servers.spawn(server.clone().run(listener));
     }
@@ -234,10 +240,10 @@ async fn run_core(
     Ok(())
 }
 
-/// Tells the service manager that we live, for as long as it wants to know.
-async fn keep_watchdog() {
+/// Tells the service manager that we live, if it wants to know.
+async fn keep_watchdog() -> io::Result<()> {
     let Some(interval) = systemd::watchdog_interval() else {
-        return std::future::pending().await;
+        return Ok(());
     };
     loop {
         systemd::watchdog();
@@ -263,6 +269,25 @@ impl Tally {
 }
 
 impl Parts {
+    fn new(config: Config, dialers: Vec<Dialer>, stages: &Stages) -> Self {
+        let cores = config.threads.get();
+        let lanes = config.upstreams.into_iter().zip(dialers);
+        let lanes = lanes.map(|(upstream, dialer)| {
+            let cut = stages.cut.subscribe();
+            Arc::new(Shared::new(upstream, &config.client, dialer, cores, cut))
+        });
+        Self {
+            lanes: lanes.collect(),
+            unrouted: Arc::default(),
+            connections: Arc::new(Connections::new(config.client.max_connections)),
+            client: Arc::new(config.client),
+            log_requests: config.log.requests,
+            drain: config.shutdown.drain,
+            draining: stages.draining.subscribe(),
+            ended: stages.ended.subscribe(),
+        }
+    }
+
     fn admin(&self) -> Arc<Admin> {
         Arc::new(Admin {
             lanes: self.lanes.clone(),
@@ -276,7 +301,10 @@ impl Parts {
         let mut tally = Tally::default();
         for lane in self.lanes.iter().map(|lane| lane.snapshot()) {
             let ended = |lane: &Snapshot, outcome| lane.ended(outcome);
-            tally.all += Outcome::ALL.iter().map(|end| ended(&lane, *end)).sum::<u64>();
+            tally.all += Outcome::ALL
+                .iter()
+                .map(|end| ended(&lane, *end))
+                .sum::<u64>();
             tally.cut += ended(&lane, Outcome::Draining) + ended(&lane, Outcome::Aborted);
         }
         tally

@@ -62,6 +62,8 @@ pub(crate) type Reply = Result<Response<Passage>, Outcome>;
 pub(crate) struct Shared {
     name: String,
     settings: config::Upstream,
+    /// The longest time a caller may send nothing of its body.
+    caller_stall: Duration,
     dialer: Dialer,
     room: Room,
     intake: mpsc::Sender<Job>,
@@ -101,6 +103,7 @@ impl Shared {
     /// A lane for `cores` cores, as configured.
     pub(crate) fn new(
         settings: config::Upstream,
+        client: &config::Client,
         dialer: Dialer,
         cores: usize,
         cut: watch::Receiver<bool>,
@@ -122,6 +125,7 @@ impl Shared {
             cut,
             cells: (0..cores).map(|_| Arc::default()).collect(),
             dialer,
+            caller_stall: client.stall_timeout,
             settings,
         }
     }
@@ -279,7 +283,7 @@ impl Lane {
         let bounds = Bounds {
             buffer: settings.buffer_body,
             max: settings.max_body,
-            stall: settings.timeouts.stall,
+            stall: self.0.shared.caller_stall,
         };
         let announced = body.size_hint();
         if announced.lower() > bounds.max {
@@ -357,10 +361,13 @@ fn parts_bytes(head: &request::Parts) -> usize {
 
 fn fields_bytes(uri: &Uri, headers: &HeaderMap) -> usize {
     let fields = headers.iter();
-    let fields: usize = fields.map(|(name, value)| name.as_str().len() + value.len()).sum();
-    uri.path_and_query().map_or(1, |target| target.as_str().len()) + fields
+    let fields: usize = fields
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    uri.path_and_query()
+        .map_or(1, |target| target.as_str().len())
+        + fields
 }
-
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,59 @@
-//! pacegate (draft of the architecture document).
+//! pacegate: a rate-limited HTTP proxy daemon.
+//!
+//! It stands between programs and an HTTP API with a strict rate limit. Each
+//! request waits in a bounded queue, leaves when the API's limits allow it, and
+//! its response goes to the caller that waits for it.
+//!
+//! # The path of a request
+//!
+//! ```text
+//! caller -> server -> proxy -> queue -----> gate ---------> worker -> upstream
+//!   ^       accept    route    bounded,     one worker      owns a
+//!   |       parse     admit    in order     at a time:      ready
+//!   |                   ^                   1. a job waits  connection
+//!   |                   |                   2. my connection is ready
+//!   |                   |                   3. every limit says go
+//!   |                   |                   4. take the best live job
+//!   +-------------------+--- oneshot <------ response head; the body streams
+//! ```
+//!
+//! `server` accepts and parses, `proxy` finds the [`lane`] and rewrites the head,
+//! and the lane does the rest: one per upstream, sharing nothing with the others.
+//! While nobody waits and the limits allow, the caller's own task takes the turn
+//! and sends; no request then changes its task or its core.
+//!
+//! # Threads and tasks
+//!
+//! One thread per core with a current-thread runtime: its own listeners, its own
+//! upstream connections, and the workers that its callers or its connections
+//! call for. The lane's line, its gate and its limits are shared by all cores
+//! behind short locks. The main thread has the signals and the admin listener.
+//!
+//! | task | spawned by | ends |
+//! | --- | --- | --- |
+//! | accept loop, one per listener and core | `daemon` | when the stop begins |
+//! | connection of a caller | `server` | when it closes, or with its core |
+//! | worker, at most `max_in_flight` per lane | `lane::worker` | when its response head is passed on or nobody waits |
+//! | driver of an upstream connection | `lane::worker` | when the connection closes |
+//! | sweeper of idle connections, one per lane and core | `lane` | with its core |
+//!
+//! # Bounds
+//!
+//! | what waits | where | bound |
+//! | --- | --- | --- |
+//! | connections not yet accepted | the kernel | backlog of 4096 |
+//! | connections of callers | `server` | `client.max_connections` |
+//! | requests and their bytes | `lane::queue` | `queue.max_requests`, `queue.max_bytes`, `queue.max_wait` |
+//! | jobs on the way to the line | the mpsc channel | `queue.max_requests` |
+//! | calls | `lane::worker` | `max_in_flight` |
+//!
+//! # Where to change what
+//!
+//! How requests end: `outcome`. When they start: `pacing` (the arithmetic) and
+//! `lane::gate` (the order). What changes in a message: `http`. Connections to
+//! an API: `upstream`. Numbers: `metrics`. Settings: [`config`]. The order of a
+//! stop is written once, in [`daemon`].
+
 pub mod cli;
 pub mod config;
 pub mod daemon;

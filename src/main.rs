@@ -33,7 +33,10 @@ fn run(cli: &Cli) -> ExitCode {
         Err(problems) => return fail(MISUSED, &problems.to_string()),
     };
     if let Err(error) = telemetry::start(&config.log, cli.log.as_deref()) {
-        return fail(MISUSED, &format!("pacegate: the log filter is wrong: {error}"));
+        return fail(
+            MISUSED,
+            &format!("pacegate: the log filter is wrong: {error}"),
+        );
     }
     signals::raise_file_limit();
     let ran = tokio::runtime::Builder::new_current_thread()

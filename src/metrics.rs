@@ -31,7 +31,8 @@ const WAIT_BOUNDS: [f64; 16] = [
 /// Upper bounds of the time from a request's start to its response head, in
 /// seconds.
 const UPSTREAM_BOUNDS: [f64; 16] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0,
 ];
 
 /// Where a request is when it ends.
@@ -171,10 +172,7 @@ impl Snapshot {
     ///
     /// Ends are read before starts and starts before admissions, so that no
     /// request is seen to end that was not seen to start.
-    pub(crate) fn new<'a>(
-        upstream: &str,
-        cells: impl Iterator<Item = &'a Cells> + Clone,
-    ) -> Self {
+    pub(crate) fn new<'a>(upstream: &str, cells: impl Iterator<Item = &'a Cells> + Clone) -> Self {
         let mut sum = Self {
             upstream: upstream.to_owned(),
             ..Self::default()

@@ -75,7 +75,10 @@ impl Limits {
     /// That time can turn out too early, never too late: ask again then.
     pub(crate) fn ready(&mut self, now: Instant) -> Result<(), Instant> {
         let at = self.settle(now);
-        let earliest = self.each.iter().map(|limit| limit.ready_at(at, &self.guard));
+        let earliest = self
+            .each
+            .iter()
+            .map(|limit| limit.ready_at(at, &self.guard));
         match earliest.max() {
             Some(time) if time > at => Err(self.epoch + time),
             _ => Ok(()),
@@ -144,7 +147,11 @@ impl Limits {
         while let Some(counted) = self.guard.expire(at) {
             self.count(counted);
         }
-        for window in self.each.iter_mut().filter_map(|limit| limit.window.as_mut()) {
+        for window in self
+            .each
+            .iter_mut()
+            .filter_map(|limit| limit.window.as_mut())
+        {
             window.forget(at);
         }
         at

@@ -151,9 +151,10 @@ impl Server {
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let bound = self.settings.header_timeout;
+        let stall = self.settings.stall_timeout;
         let mut draining = self.draining.clone();
         let sniffed = tokio::select! {
-            sniffed = time::timeout(bound, sniff::sniff(stream)) => sniffed,
+            sniffed = time::timeout(bound, sniff::sniff(stream, stall)) => sniffed,
             // It has sent nothing yet.
             _ = draining.wait_for(|draining| *draining) => return,
         };

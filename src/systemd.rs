@@ -13,7 +13,10 @@ pub(crate) fn ready() {
 /// The daemon begins to stop and needs at most `drain` from now.
 pub(crate) fn stopping(drain: Duration) {
     let micros = u32::try_from((drain + MARGIN).as_micros()).unwrap_or(u32::MAX);
-    notify(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(micros)]);
+    notify(&[
+        NotifyState::Stopping,
+        NotifyState::ExtendTimeoutUsec(micros),
+    ]);
 }
 
 /// For ending the tasks after the drain time.

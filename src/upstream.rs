@@ -16,9 +16,9 @@ use hyper::client::conn::{http1, http2};
 use tokio::time::Instant;
 
 use crate::http::body::Upload;
-pub(crate) use connect::{ConnectError, Dialer};
 #[cfg(test)]
 pub(crate) use connect::fake;
+pub(crate) use connect::{ConnectError, Dialer};
 pub(crate) use pool::Pool;
 
 mod connect;

@@ -32,7 +32,10 @@ pub(crate) fn answer(outcome: Outcome, retry_after: Duration) -> Response<Full<B
     let mut response = Response::new(Full::new(Bytes::from(problem)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
     let proxy_status = format!(r#"pacegate; error={error}; details="{label}""#);
     if let Ok(value) = HeaderValue::try_from(proxy_status) {
         headers.insert(PROXY_STATUS, value);
@@ -75,8 +78,20 @@ mod tests {
     #[test]
     fn connection_is_closed_only_where_the_rest_cannot_be_trusted() {
         let wait = Duration::ZERO;
-        assert!(answer(Outcome::Draining, wait).headers().contains_key(CONNECTION));
-        assert!(!answer(Outcome::NoRoute, wait).headers().contains_key(CONNECTION));
-        assert!(!answer(Outcome::NoRoute, wait).headers().contains_key(RETRY_AFTER));
+        assert!(
+            answer(Outcome::Draining, wait)
+                .headers()
+                .contains_key(CONNECTION)
+        );
+        assert!(
+            !answer(Outcome::NoRoute, wait)
+                .headers()
+                .contains_key(CONNECTION)
+        );
+        assert!(
+            !answer(Outcome::NoRoute, wait)
+                .headers()
+                .contains_key(RETRY_AFTER)
+        );
     }
 }

@@ -232,7 +232,9 @@ impl Stall {
             let stalled = Instant::now() + span;
             end.map_or(stalled, |end| end.min(stalled))
         };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(time::sleep_until(latest())));
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(time::sleep_until(latest())));
         if !self.waiting {
             timer.as_mut().reset(latest());
             self.waiting = true;

@@ -8,8 +8,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use ::http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use ::http::request::Parts;
 use ::http::uri::{Authority, PathAndQuery, Uri};
@@ -66,7 +66,9 @@ fn check_target(head: &Parts) -> Result<(), Fault> {
         }
     }
     if let (Some(host), Some(authority)) = (host, head.uri.authority())
-        && !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())
+        && !host
+            .as_bytes()
+            .eq_ignore_ascii_case(authority.as_str().as_bytes())
     {
         return Err(Fault::Host);
     }
@@ -201,11 +203,19 @@ mod tests {
     #[test]
     fn transfer_codings_other_than_exactly_chunked_are_refused() {
         for coding in ["gzip, chunked", "identity", "chunked, chunked"] {
-            let request = Request::post("/").header(HOST, "a").header(TRANSFER_ENCODING, coding);
-            assert_eq!(check(&parts(request)), Err(Fault::TransferCoding), "{coding}");
+            let request = Request::post("/")
+                .header(HOST, "a")
+                .header(TRANSFER_ENCODING, coding);
+            assert_eq!(
+                check(&parts(request)),
+                Err(Fault::TransferCoding),
+                "{coding}"
+            );
         }
         let both = Request::post("/").header(HOST, "a");
-        let both = both.header(TRANSFER_ENCODING, "chunked").header(CONTENT_LENGTH, 3);
+        let both = both
+            .header(TRANSFER_ENCODING, "chunked")
+            .header(CONTENT_LENGTH, 3);
         assert_eq!(check(&parts(both)), Err(Fault::Framing));
     }
 
@@ -219,7 +229,12 @@ mod tests {
 
     #[test]
     fn the_host_for_routing_has_no_port() {
-        for (given, expected) in [("a:80", "a"), ("a", "a"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]")] {
+        for (given, expected) in [
+            ("a:80", "a"),
+            ("a", "a"),
+            ("[::1]:80", "[::1]"),
+            ("[::1]", "[::1]"),
+        ] {
             let request = parts(Request::get("/").header(HOST, given));
             assert_eq!(host(&request), Some(expected));
         }
@@ -245,7 +260,13 @@ mod tests {
             .iter()
             .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
             .collect();
-        let expected = [("accept", "1"), ("accept", "6"), ("cookie", "3"), ("x-last", "5"), ("te", "trailers")];
+        let expected = [
+            ("accept", "1"),
+            ("accept", "6"),
+            ("cookie", "3"),
+            ("x-last", "5"),
+            ("te", "trailers"),
+        ];
         assert_eq!(left, expected);
     }
 

@@ -138,13 +138,18 @@ fn spare(request: &Request<Upload>) -> Option<Request<Upload>> {
 
 /// Whether the upstream closed the connection without a word.
 fn is_closed(error: &hyper::Error) -> bool {
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    let cause = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<io::Error>());
     error.is_incomplete_message()
         || error.is_canceled()
         || error.is_closed()
         || cause.is_some_and(|cause| {
             use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-            matches!(cause.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+            matches!(
+                cause.kind(),
+                BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
+            )
         })
 }
 

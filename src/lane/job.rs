@@ -129,7 +129,9 @@ impl Ticket {
     /// The worker's answer.
     pub(super) async fn reply(&mut self) -> Reply {
         // Without an answer the worker was lost, which its account has counted.
-        (&mut self.reply).await.unwrap_or(Err(Outcome::UpstreamFailed))
+        (&mut self.reply)
+            .await
+            .unwrap_or(Err(Outcome::UpstreamFailed))
     }
 
     /// Takes the call back and ends it as `outcome`. If its turn has come

@@ -63,11 +63,7 @@ impl Room {
 }
 
 impl Place {
-    fn new(
-        request: OwnedSemaphorePermit,
-        bytes: OwnedSemaphorePermit,
-        cells: &Arc<Cells>,
-    ) -> Self {
+    fn new(request: OwnedSemaphorePermit, bytes: OwnedSemaphorePermit, cells: &Arc<Cells>) -> Self {
         cells.queue_bytes(bytes.num_permits() as i64);
         Self {
             _request: request,

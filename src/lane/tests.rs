@@ -42,7 +42,9 @@ async fn spaced_requests_leave_one_per_interval_in_the_order_they_came() {
 #[tokio::test(start_paused = true)]
 async fn a_burst_starts_together_when_the_window_has_room_again() {
     let rig = Rig::new(r#"limits = ["10/s"]"#, PROMPT);
-    let callers: Vec<_> = (0..25).map(|number| rig.send(&format!("/{number}"))).collect();
+    let callers: Vec<_> = (0..25)
+        .map(|number| rig.send(&format!("/{number}")))
+        .collect();
     for caller in callers {
         caller.await.unwrap();
     }
@@ -59,7 +61,9 @@ async fn a_slow_answer_holds_no_turn_back_but_its_own_place_for_the_guard() {
         ..PROMPT
     };
     let rig = Rig::new("limits = [\"2/s\"]\nguard = \"200ms\"", slow);
-    let callers: Vec<_> = (0..6).map(|number| rig.send(&format!("/{number}"))).collect();
+    let callers: Vec<_> = (0..6)
+        .map(|number| rig.send(&format!("/{number}")))
+        .collect();
     for caller in callers {
         caller.await.unwrap();
     }
@@ -70,7 +74,9 @@ async fn a_slow_answer_holds_no_turn_back_but_its_own_place_for_the_guard() {
 async fn a_caller_that_hangs_up_gives_everything_back_and_costs_no_turn() {
     let rig = Rig::new(r#"limits = [{ rate = "1/s", burst = 1 }]"#, PROMPT);
     rig.send("/first").await.unwrap();
-    let gone: Vec<_> = (0..3).map(|_| rig.send_body("/gone", Bytes::from_static(b"body"))).collect();
+    let gone: Vec<_> = (0..3)
+        .map(|_| rig.send_body("/gone", Bytes::from_static(b"body")))
+        .collect();
     rig.settle().await;
     let stays = rig.send("/stays");
     rig.settle().await;
@@ -79,7 +85,10 @@ async fn a_caller_that_hangs_up_gives_everything_back_and_costs_no_turn() {
         caller.abort();
     }
     rig.settle().await;
-    assert_eq!((rig.shared.waiting(), rig.ended(Outcome::Abandoned)), (1, 3));
+    assert_eq!(
+        (rig.shared.waiting(), rig.ended(Outcome::Abandoned)),
+        (1, 3)
+    );
     stays.await.unwrap();
     assert_eq!(rig.paths(), ["/first", "/stays"]);
     assert_eq!(rig.arrivals(), [0, 1000]);
@@ -89,7 +98,8 @@ async fn a_caller_that_hangs_up_gives_everything_back_and_costs_no_turn() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_that_would_be_too_long_is_refused_at_once() {
-    let settings = "limits = [{ rate = \"1/min\", burst = 1 }]\n[upstream.a.queue]\nmax_wait = \"2s\"";
+    let settings =
+        "limits = [{ rate = \"1/min\", burst = 1 }]\n[upstream.a.queue]\nmax_wait = \"2s\"";
     let rig = Rig::new(settings, PROMPT);
     rig.send("/first").await.unwrap();
     // The projected wait is a minute: refused at once.
@@ -122,7 +132,9 @@ async fn no_more_calls_are_in_flight_than_allowed_and_a_free_slot_is_used_at_onc
         ..PROMPT
     };
     let rig = Rig::new("max_in_flight = 2", slow);
-    let callers: Vec<_> = (0..6).map(|number| rig.send(&format!("/{number}"))).collect();
+    let callers: Vec<_> = (0..6)
+        .map(|number| rig.send(&format!("/{number}")))
+        .collect();
     for caller in callers {
         caller.await.unwrap();
     }
@@ -136,7 +148,9 @@ async fn connections_are_opened_ahead_so_that_no_turn_waits_for_one() {
         handshake: 40 * MS,
     };
     let rig = Rig::new(r#"limits = [{ rate = "10/s", burst = 1 }]"#, distant);
-    let callers: Vec<_> = (0..5).map(|number| rig.send(&format!("/{number}"))).collect();
+    let callers: Vec<_> = (0..5)
+        .map(|number| rig.send(&format!("/{number}")))
+        .collect();
     for caller in callers {
         caller.await.unwrap();
     }
@@ -149,19 +163,27 @@ async fn a_connection_that_went_stale_during_a_long_wait_is_replaced_before_the_
         answer: 5 * MS,
         handshake: 40 * MS,
     };
-    let settings = "limits = [{ rate = \"1/min\", burst = 1 }]\n[upstream.a.queue]\nmax_wait = \"5min\"";
+    let settings =
+        "limits = [{ rate = \"1/min\", burst = 1 }]\n[upstream.a.queue]\nmax_wait = \"5min\"";
     let rig = Rig::new(settings, distant);
-    let callers: Vec<_> = (0..3).map(|number| rig.send(&format!("/{number}"))).collect();
+    let callers: Vec<_> = (0..3)
+        .map(|number| rig.send(&format!("/{number}")))
+        .collect();
     for caller in callers {
         caller.await.unwrap();
     }
-    let spaced: Vec<_> = rig.arrivals().iter().map(|at| at - rig.arrivals()[0]).collect();
+    let spaced: Vec<_> = rig
+        .arrivals()
+        .iter()
+        .map(|at| at - rig.arrivals()[0])
+        .collect();
     assert_eq!(spaced, [0, 60_005, 120_010]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_full_queue_makes_callers_wait_for_a_place_in_order() {
-    let settings = "limits = [{ rate = \"10/s\", burst = 1 }]\n[upstream.a.queue]\nmax_requests = 2";
+    let settings =
+        "limits = [{ rate = \"10/s\", burst = 1 }]\n[upstream.a.queue]\nmax_requests = 2";
     let rig = Rig::new(settings, PROMPT);
     let mut callers = Vec::new();
     for number in 0..8 {
@@ -178,7 +200,9 @@ async fn a_full_queue_makes_callers_wait_for_a_place_in_order() {
 #[tokio::test(start_paused = true)]
 async fn what_waits_when_the_drain_ends_is_answered_and_counted() {
     let rig = Rig::new(r#"limits = [{ rate = "1/s", burst = 1 }]"#, PROMPT);
-    let callers: Vec<_> = (0..4).map(|number| rig.send(&format!("/{number}"))).collect();
+    let callers: Vec<_> = (0..4)
+        .map(|number| rig.send(&format!("/{number}")))
+        .collect();
     sleep(1500 * MS).await;
     rig.cut.send_replace(true);
     let mut statuses = Vec::new();
@@ -193,14 +217,18 @@ async fn what_waits_when_the_drain_ends_is_answered_and_counted() {
 #[tokio::test(start_paused = true)]
 async fn the_time_held_is_booked_to_what_held_the_head_of_the_queue() {
     let rig = Rig::new(r#"limits = [{ rate = "10/s", burst = 1 }]"#, PROMPT);
-    let callers: Vec<_> = (0..11).map(|number| rig.send(&format!("/{number}"))).collect();
+    let callers: Vec<_> = (0..11)
+        .map(|number| rig.send(&format!("/{number}")))
+        .collect();
     for caller in callers {
         caller.await.unwrap();
     }
     let text = crate::metrics::render(vec![rig.snapshot()], 0);
     let line = |by: &str| {
         let name = format!("pacegate_held_seconds_total{{upstream=\"a\",by=\"{by}\"}} ");
-        let value = text.lines().find_map(|line| line.strip_prefix(name.as_str()));
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name.as_str()));
         value.unwrap().parse::<f64>().unwrap()
     };
     assert!((line("limit") - 1.0).abs() < 0.01, "{text}");
@@ -209,9 +237,12 @@ async fn the_time_held_is_booked_to_what_held_the_head_of_the_queue() {
 
 #[tokio::test(start_paused = true)]
 async fn the_projected_wait_is_what_retry_after_says() {
-    let settings = "limits = [{ rate = \"1/s\", burst = 1 }]\n[upstream.a.queue]\nmax_wait = \"10s\"";
+    let settings =
+        "limits = [{ rate = \"1/s\", burst = 1 }]\n[upstream.a.queue]\nmax_wait = \"10s\"";
     let rig = Rig::new(settings, PROMPT);
-    let callers: Vec<_> = (0..12).map(|number| rig.send(&format!("/{number}"))).collect();
+    let callers: Vec<_> = (0..12)
+        .map(|number| rig.send(&format!("/{number}")))
+        .collect();
     rig.settle().await;
     assert_eq!(rig.ended(Outcome::WaitTooLong), 1);
     let end = Instant::now() + 10_500 * MS;

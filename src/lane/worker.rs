@@ -178,7 +178,8 @@ impl Shared {
     fn connected(&self, time: Duration) {
         self.unreachable.store(false, Ordering::Relaxed);
         let lead = (time * 2).clamp(Duration::from_millis(5), Duration::from_secs(5));
-        self.lead_micros.store(lead.as_micros() as usize, Ordering::Relaxed);
+        self.lead_micros
+            .store(lead.as_micros() as usize, Ordering::Relaxed);
     }
 }
 
@@ -188,7 +189,9 @@ impl Slot {
         let max = shared.settings.max_in_flight.get();
         let free = |taken| (taken < max).then_some(taken + 1);
         let taken = &shared.in_flight;
-        taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, free).ok()?;
+        taken
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, free)
+            .ok()?;
         Some(Self(Arc::clone(shared)))
     }
 }

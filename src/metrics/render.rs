@@ -62,9 +62,12 @@ impl All {
                 .iter()
                 .try_for_each(|end| row(&[("outcome", end.label())], lane.ended(*end)))
         })?;
-        self.gauges(to, "pacegate_queue_requests", "Requests waiting", |lane, row| {
-            row(&[], lane.waiting())
-        })?;
+        self.gauges(
+            to,
+            "pacegate_queue_requests",
+            "Requests waiting",
+            |lane, row| row(&[], lane.waiting()),
+        )?;
         let help = "Bytes of request heads and bodies waiting";
         self.gauges(to, "pacegate_queue_bytes", help, |lane, row| {
             row(&[], u64::try_from(lane.queue_bytes).unwrap_or(0))
@@ -106,11 +109,12 @@ impl All {
         let help = "Time from a request's arrival to its turn";
         self.histograms(to, "pacegate_queue_wait", help, |lane| &lane.wait)?;
         let help = "Time from a request's start to its response head";
-        self.histograms(to, "pacegate_upstream_duration", help, |lane| &lane.upstream_time)?;
+        self.histograms(to, "pacegate_upstream_duration", help, |lane| {
+            &lane.upstream_time
+        })?;
         let help = "Time the head of the queue waited, by what held it";
         let kind = MetricType::Counter;
-        let mut family =
-            to.encode_descriptor("pacegate_held", help, Some(&Unit::Seconds), kind)?;
+        let mut family = to.encode_descriptor("pacegate_held", help, Some(&Unit::Seconds), kind)?;
         for lane in self.upstreams() {
             for (by, nanos) in Holder::ALL.iter().zip(lane.held_nanos) {
                 let labels = [("upstream", lane.upstream.as_str()), ("by", by.label())];
@@ -122,20 +126,45 @@ impl All {
     }
 
     fn program(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let number = |to: &mut DescriptorEncoder<'_>, name, help, unit: Option<&Unit>, value: u64| {
-            ConstGauge::new(value).encode(to.encode_descriptor(name, help, unit, MetricType::Gauge)?)
-        };
-        number(to, "pacegate_client_connections", "Callers' connections", None, self.connections)?;
+        let number =
+            |to: &mut DescriptorEncoder<'_>, name, help, unit: Option<&Unit>, value: u64| {
+                ConstGauge::new(value).encode(to.encode_descriptor(
+                    name,
+                    help,
+                    unit,
+                    MetricType::Gauge,
+                )?)
+            };
+        number(
+            to,
+            "pacegate_client_connections",
+            "Callers' connections",
+            None,
+            self.connections,
+        )?;
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         let help = "The program that runs";
-        let mut info = to.encode_descriptor("pacegate_build_info", help, None, MetricType::Gauge)?;
+        let mut info =
+            to.encode_descriptor("pacegate_build_info", help, None, MetricType::Gauge)?;
         ConstGauge::new(1_u64).encode(info.encode_family(&version)?)?;
         let Some(process) = self.process else {
             return Ok(());
         };
         let bytes = Some(&Unit::Bytes);
-        number(to, "process_resident_memory", "Resident memory", bytes, process.resident)?;
-        number(to, "process_open_fds", "Open file descriptors", None, process.open_fds)?;
+        number(
+            to,
+            "process_resident_memory",
+            "Resident memory",
+            bytes,
+            process.resident,
+        )?;
+        number(
+            to,
+            "process_open_fds",
+            "Open file descriptors",
+            None,
+            process.open_fds,
+        )?;
         number(to, "process_threads", "Threads", None, process.threads)?;
         let (help, unit) = ("User and system CPU time", Some(&Unit::Seconds));
         let cpu = to.encode_descriptor("process_cpu", help, unit, MetricType::Counter)?;

@@ -81,8 +81,11 @@ mod linux {
                     return Ok(());
                 }
                 let once = Itimerspec {
-                    it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
-                    it_value: left.try_into().map_err(|_| io::ErrorKind::InvalidInput)?,
+                    it_interval: Timespec {
+                        tv_sec: 0,
+                        tv_nsec: 0,
+                    },
+                    it_value: left.try_into().map_err(io::Error::other)?,
                 };
                 timerfd_settime(self.0.get_ref(), TimerfdTimerFlags::empty(), &once)?;
                 let mut expired = self.0.readable().await?;

@@ -65,7 +65,9 @@ impl Bucket {
     /// `since` is when somebody first wanted it: the turn is booked at the time
     /// it was due after that, if that is no more than [`CREDIT`] ago.
     pub(super) fn take(&self, now: Duration, since: Duration) {
-        let due = self.earliest().map_or(since, |earliest| earliest.max(since));
+        let due = self
+            .earliest()
+            .map_or(since, |earliest| earliest.max(since));
         let booked = due.max(now.saturating_sub(CREDIT)).min(now);
         self.limiter.clock().0.set(booked);
         let taken = self.limiter.check();
@@ -183,7 +185,10 @@ mod tests {
         bucket.take(Duration::ZERO, Duration::ZERO);
         let late = Duration::from_millis(5);
         bucket.take(late, Duration::ZERO);
-        assert_eq!(bucket.ready_at(late), late - CREDIT + Duration::from_millis(1));
+        assert_eq!(
+            bucket.ready_at(late),
+            late - CREDIT + Duration::from_millis(1)
+        );
     }
 
     #[test]

@@ -101,7 +101,9 @@ impl Guard {
 
     /// Closes `turn` because its request never left. False if it was closed.
     pub(super) fn cancel(&mut self, turn: u64) -> bool {
-        let index = turn.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        let index = turn
+            .checked_sub(self.first)
+            .and_then(|index| usize::try_from(index).ok());
         let Some(slot) = index.and_then(|index| self.started.get_mut(index)) else {
             return false;
         };

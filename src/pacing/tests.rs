@@ -78,7 +78,11 @@ fn a_plain_limit_lets_its_count_go_at_once_and_then_waits_for_the_window() {
     let trip = Some(Duration::from_millis(5));
     let starts: Vec<_> = (0..21).map(|_| rig.start(trip)).collect();
     assert!(starts[..10].iter().all(|start| start.is_zero()));
-    assert!(starts[10..20].iter().all(|start| *start == Duration::from_millis(1005)));
+    assert!(
+        starts[10..20]
+            .iter()
+            .all(|start| *start == Duration::from_millis(1005))
+    );
     assert_eq!(starts[20], Duration::from_millis(2010));
 }
 
@@ -86,7 +90,9 @@ fn a_plain_limit_lets_its_count_go_at_once_and_then_waits_for_the_window() {
 fn several_limits_are_one_decision_and_the_strictest_rules() {
     let limits = [limit(5, SECOND, 5, true), limit(7, SECOND * 10, 7, true)];
     let mut rig = Rig::new(&limits, Duration::from_millis(1));
-    let starts: Vec<_> = (0..8).map(|_| rig.start(Some(Duration::ZERO)).as_millis()).collect();
+    let starts: Vec<_> = (0..8)
+        .map(|_| rig.start(Some(Duration::ZERO)).as_millis())
+        .collect();
     assert_eq!(starts, [0, 0, 0, 0, 0, 1000, 1000, 10_000]);
 }
 

@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn requests_on_their_way_hold_their_places() {
-        let (mut window, mut guard) = window(2);
+        let (window, mut guard) = window(2);
         guard.start(ms(0));
         guard.start(ms(0));
         assert_eq!(window.room(ms(1), &guard), 0);

@@ -2,29 +2,37 @@
 //! section 3.4) or they are not.
 //!
 //! Ours and not hyper-util's, because that one has no bound on its time and may
-//! serve HTTP/2 where it was told not to.
+//! serve HTTP/2 where it was told not to. The stream that comes out of it also
+//! gives up on a caller that takes nothing of its answer, which hyper does not.
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use crate::http::body::Stall;
 
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A stream and what it speaks.
 #[derive(Debug)]
 pub(super) enum Sniffed<T> {
-    Http1(Rewind<T>),
-    Http2(Rewind<T>),
+    Http1(Stream<T>),
+    Http2(Stream<T>),
 }
 
-/// Reads until it is clear what `stream` speaks.
+/// Reads until it is clear what `stream` speaks. `stall` is the longest time
+/// that its other end may then take nothing of what is written.
 ///
 /// # Errors
 ///
 /// The stream broke or ended first.
-pub(super) async fn sniff<T: AsyncRead + Unpin>(mut stream: T) -> io::Result<Sniffed<T>> {
+pub(super) async fn sniff<T>(mut stream: T, stall: Duration) -> io::Result<Sniffed<T>>
+where
+    T: AsyncRead + Unpin,
+{
     let mut head = [0; PREFACE.len()];
     let mut length = 0;
     loop {
@@ -37,9 +45,10 @@ pub(super) async fn sniff<T: AsyncRead + Unpin>(mut stream: T) -> io::Result<Sni
         if stands && length < PREFACE.len() {
             continue;
         }
-        let stream = Rewind {
+        let stream = Stream {
             head,
             left: 0..length,
+            stall: Stall::new(stall),
             stream,
         };
         return Ok(match stands {
@@ -49,15 +58,32 @@ pub(super) async fn sniff<T: AsyncRead + Unpin>(mut stream: T) -> io::Result<Sni
     }
 }
 
-/// A stream whose first bytes are read once more.
+/// A caller's stream: its first bytes are read once more, and a write that does
+/// not move for too long fails.
 #[derive(Debug)]
-pub(super) struct Rewind<T> {
+pub(super) struct Stream<T> {
     head: [u8; PREFACE.len()],
     left: std::ops::Range<usize>,
+    stall: Stall,
     stream: T,
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Rewind<T> {
+impl<T> Stream<T> {
+    fn watch<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
+        if written.is_ready() {
+            self.stall.moved();
+            return written;
+        }
+        ready!(self.stall.poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Stream<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -74,13 +100,14 @@ impl<T: AsyncRead + Unpin> AsyncRead for Rewind<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Rewind<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Stream<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         from: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, from)
+        let written = Pin::new(&mut self.stream).poll_write(cx, from);
+        self.watch(cx, written)
     }
 
     fn poll_write_vectored(
@@ -88,7 +115,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Rewind<T> {
         cx: &mut Context<'_>,
         from: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, from)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, from);
+        self.watch(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -110,6 +138,23 @@ mod tests {
 
     use super::*;
 
+    const STALL: Duration = Duration::from_secs(5);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_takes_nothing_is_given_up_after_the_stall_time() {
+        let (mut caller, stream) = tokio::io::duplex(16);
+        caller.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        let Sniffed::Http1(mut stream) = sniff(stream, STALL).await.unwrap() else {
+            panic!("not HTTP/1.1");
+        };
+        let start = tokio::time::Instant::now();
+        let error = stream.write_all(&[0; 1000]).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), start.elapsed()),
+            (io::ErrorKind::TimedOut, STALL)
+        );
+    }
+
     async fn sniffed(pieces: &[&[u8]]) -> (bool, Vec<u8>) {
         let (mut caller, stream) = tokio::io::duplex(1024);
         let pieces: Vec<Vec<u8>> = pieces.iter().map(|piece| piece.to_vec()).collect();
@@ -119,7 +164,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         });
-        let (is_http2, mut stream) = match sniff(stream).await.unwrap() {
+        let (is_http2, mut stream) = match sniff(stream, STALL).await.unwrap() {
             Sniffed::Http1(stream) => (false, stream),
             Sniffed::Http2(stream) => (true, stream),
         };
@@ -139,7 +184,11 @@ mod tests {
     #[tokio::test]
     async fn methods_that_begin_like_the_preface_are_http_1() {
         for request in ["PROPFIND / HTTP/1.1\r\n\r\n", "P", "PRI * HTTP/1.1\r\n\r\n"] {
-            let end: &[u8] = if request.len() == 1 { b"UT / HTTP/1.1" } else { b"" };
+            let end: &[u8] = if request.len() == 1 {
+                b"UT / HTTP/1.1"
+            } else {
+                b""
+            };
             let (is_http2, all) = sniffed(&[request.as_bytes(), end]).await;
             assert!(!is_http2);
             assert!(all.starts_with(request.as_bytes()));

@@ -107,20 +107,29 @@ impl Dialer {
     pub(crate) async fn connect(&self) -> Result<(Connection, Driver), ConnectError> {
         #[cfg(test)]
         if let Some(fake) = &self.fake {
-            return http1(TokioIo::new(fake.accept().await.map_err(|error| ConnectError::Tcp(error.into()))?)).await;
+            return http1(TokioIo::new(
+                fake.accept()
+                    .await
+                    .map_err(|error| ConnectError::Tcp(error.into()))?,
+            ))
+            .await;
         }
         let mut connector = self.connector.clone();
         let tcp = timeout(
             self.timeouts.dns + self.timeouts.connect,
             connector.call(self.origin.uri.clone()),
         );
-        let tcp = tcp.await.map_err(|_| ConnectError::TimedOut("TCP connection"))?;
+        let tcp = tcp
+            .await
+            .map_err(|_elapsed| ConnectError::TimedOut("TCP connection"))?;
         let tcp: TokioIo<TcpStream> = tcp.map_err(|error| ConnectError::Tcp(error.into()))?;
         let Some(tls) = &self.tls else {
             return http1(tcp).await;
         };
         let handshake = timeout(self.timeouts.tls, tls.handshake(tcp.into_inner()));
-        let handshake = handshake.await.map_err(|_| ConnectError::TimedOut("TLS handshake"))?;
+        let handshake = handshake
+            .await
+            .map_err(|_elapsed| ConnectError::TimedOut("TLS handshake"))?;
         let (stream, is_http2) = handshake.map_err(ConnectError::Tls)?;
         match is_http2 {
             true => http2(TokioIo::new(stream)).await,

@@ -1,8 +1,8 @@
 //! The unused connections of one core to one upstream: last in, first out, so
 //! that the fewest are kept busy and the rest age and go.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::client::conn::http2;
@@ -48,7 +48,11 @@ impl Pool {
     /// A connection that is ready this instant.
     pub(crate) fn take(&self, now: Instant) -> Option<Connection> {
         let mut kept = self.kept();
-        if let Some(connection) = kept.shared.as_ref().and_then(|shared| self.join(shared, now)) {
+        if let Some(connection) = kept
+            .shared
+            .as_ref()
+            .and_then(|shared| self.join(shared, now))
+        {
             return Some(connection);
         }
         let mut resting = Vec::new();
@@ -92,8 +96,10 @@ impl Pool {
     /// Closes what has been unused for too long.
     pub(crate) fn sweep(&self, now: Instant) {
         let mut kept = self.kept();
-        kept.idle.retain(|connection| self.is_fresh(connection, now));
-        let too_old = |shared: &Shared| shared.sender.is_closed() || now >= shared.opened + self.max_age;
+        kept.idle
+            .retain(|connection| self.is_fresh(connection, now));
+        let too_old =
+            |shared: &Shared| shared.sender.is_closed() || now >= shared.opened + self.max_age;
         if kept.shared.as_ref().is_some_and(too_old) {
             kept.shared = None;
         }
@@ -108,7 +114,11 @@ impl Pool {
 
     fn share(&self, sender: http2::SendRequest<Upload>, streams: &Streams, opened: Instant) {
         let mut kept = self.kept();
-        if kept.shared.as_ref().is_none_or(|known| known.opened < opened) {
+        if kept
+            .shared
+            .as_ref()
+            .is_none_or(|known| known.opened < opened)
+        {
             kept.shared = Some(Shared {
                 sender,
                 streams: Arc::clone(&streams.0),

@@ -77,7 +77,10 @@ impl Client {
     }
 
     /// The encrypted stream, and whether HTTP/2 was agreed on.
-    pub(super) async fn handshake(&self, tcp: TcpStream) -> io::Result<(TlsStream<TcpStream>, bool)> {
+    pub(super) async fn handshake(
+        &self,
+        tcp: TcpStream,
+    ) -> io::Result<(TlsStream<TcpStream>, bool)> {
         let stream = self.connector.connect(self.name.clone(), tcp).await?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
         Ok((stream, http2))
@@ -86,7 +89,9 @@ impl Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 

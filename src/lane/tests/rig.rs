@@ -47,7 +47,8 @@ pub(super) struct Upstream {
 impl Rig {
     /// `settings` are the keys of the upstream's table.
     pub(super) fn new(settings: &str, upstream: Upstream) -> Self {
-        let text = format!("listen = \"127.0.0.1:1\"\n[upstream.a]\nurl = \"http://a\"\n{settings}");
+        let text =
+            format!("listen = \"127.0.0.1:1\"\n[upstream.a]\nurl = \"http://a\"\n{settings}");
         let config = Config::parse("test", &text).unwrap();
         let settings = config.upstreams[0].clone();
         let (connections, accepted) = mpsc::channel(16);
@@ -57,7 +58,7 @@ impl Rig {
         };
         let dialer = Dialer::new(&settings).unwrap().fake(fake);
         let (cut, cutting) = watch::channel(false);
-        let shared = Arc::new(Shared::new(settings, dialer, 1, cutting));
+        let shared = Arc::new(Shared::new(settings, &config.client, dialer, 1, cutting));
         let lane = Lane::new(&shared, 0, Alarm::Tokio);
         let (start, seen) = (Instant::now(), Seen::default());
         tokio::spawn(serve(accepted, upstream.answer, start, Arc::clone(&seen)));
@@ -90,7 +91,10 @@ impl Rig {
             let io = TokioIo::new(ours);
             let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
             let exchange = async {
-                let request = Request::post(path).header("host", "a").body(Full::new(body)).unwrap();
+                let request = Request::post(path)
+                    .header("host", "a")
+                    .body(Full::new(body))
+                    .unwrap();
                 let response = sender.send_request(request).await.unwrap();
                 let status = response.status();
                 response.into_body().collect().await.unwrap();
