@@ -38,6 +38,9 @@ use crate::upstream::Dialer;
 /// For the last answers to reach their callers after the drain time.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
+/// For connections to the upstreams to be closed properly.
+const FAREWELL: Duration = Duration::from_millis(20);
+
 /// A daemon whose sockets are bound and that serves nobody yet.
 #[derive(Debug)]
 pub struct Daemon {
@@ -237,6 +240,10 @@ async fn run_core(
     let mut ended = parts.ended.clone();
     // The sender lives until all cores have ended.
     let _ = ended.wait_for(|ended| *ended).await;
+    // Without their senders the upstream connections close; a moment for their
+    // drivers to say so to the other end.
+    drop(server);
+    sleep(FAREWELL).await;
     Ok(())
 }
 

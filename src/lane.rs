@@ -25,7 +25,7 @@ use std::time::Duration;
 use ::http::{HeaderMap, Request, Response, Uri, request};
 use hyper::body::{Body, Incoming};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{self, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::config;
@@ -95,6 +95,10 @@ struct Core {
     shared: Arc<Shared>,
     cells: Arc<Cells>,
     pool: Pool,
+    /// Held while a connection is opened that others may then share.
+    dialing: sync::Mutex<()>,
+    /// Whether the last connection could be shared; true until it is known.
+    shares: AtomicBool,
     alarm: Alarm,
     runtime: Handle,
 }
@@ -151,6 +155,15 @@ impl Shared {
         Duration::from_micros(self.lead_micros.load(Ordering::Relaxed) as u64)
     }
 
+    /// Returns when a request that may wait until `deadline` can wait no more,
+    /// with the outcome.
+    async fn too_late(&self, deadline: Instant) -> Outcome {
+        tokio::select! {
+            () = tokio::time::sleep_until(deadline) => Outcome::Expired,
+            () = self.cut() => Outcome::Draining,
+        }
+    }
+
     /// Returns when the drain time is over.
     async fn cut(&self) {
         // The sender lives as long as the daemon.
@@ -168,6 +181,8 @@ impl Lane {
         let lane = Self(Arc::new(Core {
             cells: Arc::clone(&shared.cells[core]),
             pool: Pool::new(&shared.settings.connection),
+            dialing: sync::Mutex::default(),
+            shares: AtomicBool::new(shared.dialer.offers_http2()),
             alarm,
             runtime: Handle::current(),
             shared: Arc::clone(shared),
@@ -202,6 +217,9 @@ impl Lane {
 
     /// Takes charge of a request until its response head is there.
     /// `note` names the request in the log; `None` where it is not logged.
+    ///
+    /// What a waiting request does not need is boxed: it would carry the room
+    /// for it about as long as it waits.
     pub(crate) async fn call(
         &self,
         head: request::Parts,
@@ -211,7 +229,11 @@ impl Lane {
         let core = &self.0;
         let mut account = Account::new(core, note);
         let mut place = None;
-        let upload = match self.take_in(&mut account, &mut place, &head, body).await {
+        let upload = match body.is_end_stream() {
+            true => Ok(Upload::default()),
+            false => Box::pin(self.take_in(&mut account, &mut place, &head, body)).await,
+        };
+        let upload = match upload {
             Ok(upload) => upload,
             Err(outcome) => return Err(account.end(outcome)),
         };
@@ -219,10 +241,11 @@ impl Lane {
         if let Some((lease, turn)) = core.try_turn() {
             drop(place);
             account.start(Instant::now());
-            return match exchange::run(core, lease, turn, request, account).await {
+            let sent = Box::pin(exchange::run(core, lease, turn, request, account));
+            return match sent.await {
                 Ok(response) => Ok(response),
                 Err(Broken::Ended(outcome)) => Err(outcome),
-                Err(Broken::Again(again)) => self.wait_again(*again).await,
+                Err(Broken::Again(again)) => Box::pin(self.wait_again(*again)).await,
             };
         }
         if place.is_none() {
@@ -235,15 +258,17 @@ impl Lane {
         let deadline = account.deadline();
         let (job, ticket) = job::pair(request, account, place);
         let sent = tokio::select! {
-            permit = core.shared.intake.reserve() => permit.ok(),
-            () = tokio::time::sleep_until(deadline) => return ticket.end(Outcome::Expired).await,
-            () = core.shared.cut() => return ticket.end(Outcome::Draining).await,
+            permit = core.shared.intake.reserve() => permit.map_err(|_closed| Outcome::Draining),
+            early = core.shared.too_late(deadline) => Err(early),
         };
-        ticket.stand_in_line(&core.shared);
-        if let Some(permit) = sent {
-            permit.send(job);
+        match sent {
+            Ok(permit) => {
+                ticket.stand_in_line(&core.shared);
+                permit.send(job);
+                self.wait(ticket, deadline).await
+            }
+            Err(outcome) => ticket.end(outcome).await,
         }
-        self.wait(ticket, deadline).await
     }
 
     /// Waits for another turn, before all others, for a request whose first
@@ -259,12 +284,12 @@ impl Lane {
     /// Waits in the line until the worker answers or the time is over.
     async fn wait(&self, mut ticket: Ticket, deadline: Instant) -> Reply {
         worker::hire(&self.0);
-        tokio::select! {
+        let outcome = tokio::select! {
             biased;
-            reply = ticket.reply() => reply,
-            () = tokio::time::sleep_until(deadline) => ticket.end(Outcome::Expired).await,
-            () = self.0.shared.cut() => ticket.end(Outcome::Draining).await,
-        }
+            reply = ticket.reply() => return reply,
+            outcome = self.0.shared.too_late(deadline) => outcome,
+        };
+        ticket.end(outcome).await
     }
 
     /// Reads the body as far as it is read before the queue. A request with a
@@ -276,9 +301,6 @@ impl Lane {
         head: &request::Parts,
         body: Incoming,
     ) -> Result<Upload, Outcome> {
-        if body.is_end_stream() {
-            return Ok(Upload::default());
-        }
         let settings = &self.0.shared.settings;
         let bounds = Bounds {
             buffer: settings.buffer_body,
@@ -301,8 +323,7 @@ impl Lane {
                 UploadError::TooLarge => Outcome::TooLarge,
                 UploadError::Broken(_) | UploadError::Stalled => Outcome::Abandoned,
             })?,
-            () = tokio::time::sleep_until(account.deadline()) => return Err(Outcome::Expired),
-            () = self.0.shared.cut() => return Err(Outcome::Draining),
+            outcome = self.0.shared.too_late(account.deadline()) => return Err(outcome),
         };
         place.shrink_to(head + upload.buffered());
         Ok(upload)
@@ -323,8 +344,10 @@ impl Lane {
             }
             None => tokio::select! {
                 place = shared.room.enter(bytes, &self.0.cells) => place,
-                () = tokio::time::sleep_until(account.deadline()) => return Err(Outcome::QueueFull),
-                () = shared.cut() => return Err(Outcome::Draining),
+                outcome = shared.too_late(account.deadline()) => return Err(match outcome {
+                    Outcome::Expired => Outcome::QueueFull,
+                    other => other,
+                }),
             },
         };
         account.admit();

@@ -57,6 +57,7 @@
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod demo;
 pub mod signals;
 pub mod telemetry;
 

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use pacegate::cli::{Cli, Command};
+use pacegate::cli::{self, Cli, Command};
 use pacegate::config::Config;
 use pacegate::daemon::{Daemon, DaemonError};
+use pacegate::demo;
 use pacegate::{signals, telemetry};
 
 #[cfg(feature = "jemalloc")]
@@ -20,10 +21,10 @@ const MISUSED: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match cli.command {
+    match &cli.command {
         None | Some(Command::Run) => run(&cli),
         Some(Command::Check) => check(&cli.config),
-        Some(Command::Demo(_)) => ExitCode::SUCCESS,
+        Some(Command::Demo(options)) => demo(options),
     }
 }
 
@@ -39,16 +40,10 @@ fn run(cli: &Cli) -> ExitCode {
         );
     }
     signals::raise_file_limit();
-    let ran = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(DaemonError::System)
-        .and_then(|runtime| {
-            runtime.block_on(async {
-                let stop = signals::stop().map_err(DaemonError::System)?;
-                Daemon::bind(config)?.run(stop).await
-            })
-        });
+    let ran = block_on(async {
+        let stop = signals::stop().map_err(DaemonError::System)?;
+        Daemon::bind(config)?.run(stop).await
+    });
     match ran {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
@@ -70,6 +65,27 @@ fn check(path: &Path) -> ExitCode {
         }
         Err(problems) => fail(MISUSED, &problems.to_string()),
     }
+}
+
+fn demo(options: &cli::Demo) -> ExitCode {
+    signals::raise_file_limit();
+    let shown = block_on(async {
+        let stop = signals::stop().map_err(DaemonError::System)?;
+        demo::run(options.serve, stop).await
+    });
+    match shown {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(FAILED),
+        Err(error) => fail(FAILED, &format!("pacegate: {}", chain(&error))),
+    }
+}
+
+fn block_on<T, E: From<DaemonError>>(future: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(DaemonError::System)?
+        .block_on(future)
 }
 
 fn fail(code: u8, text: &str) -> ExitCode {

@@ -103,6 +103,11 @@ impl Limits {
         }
     }
 
+    /// The upstream refused a request although these limits allowed it.
+    pub(crate) fn refused(&mut self) {
+        self.guard.refused();
+    }
+
     /// The request of `turn` never left; its places in the windows come back.
     /// The tokens do not: a token bucket cannot take them back.
     pub(crate) fn canceled(&mut self, turn: Turn) {

@@ -166,7 +166,8 @@ impl Server {
         });
         let result = match sniffed {
             Sniffed::Http1(stream) => self.serve_http1(stream, service).await,
-            Sniffed::Http2(stream) => self.serve_http2(stream, service).await,
+            // Boxed, so that the others do not carry its room about.
+            Sniffed::Http2(stream) => Box::pin(self.serve_http2(stream, service)).await,
         };
         if let Err(error) = result {
             tracing::debug!(%error, "a caller's connection ended");

@@ -77,34 +77,41 @@ pub(crate) struct SendError {
 }
 
 impl Connection {
-    /// Sends `request`, whose target is a path and query, and waits for the
-    /// response head. `origin` is the upstream's scheme and authority.
+    /// Sends `request`, whose target is a path and query; the future waits for
+    /// the response head. `origin` is the upstream's scheme and authority.
     ///
     /// # Errors
     ///
     /// The connection broke, or the body could not be read to its end.
-    pub(crate) async fn send(
+    pub(crate) fn send(
         &mut self,
         mut request: Request<Upload>,
         origin: &Origin,
-    ) -> Result<Response<Incoming>, Box<SendError>> {
+    ) -> impl Future<Output = Result<Response<Incoming>, Box<SendError>>> + Send + use<> {
         self.used = Some(Instant::now());
+        // Not one async fn: its future would hold the request several times over.
         let sent = match &mut self.protocol {
             Protocol::Http1(sender) => {
                 origin.address_http1(&mut request);
-                sender.try_send_request(request).await
+                Ok(sender.try_send_request(request))
             }
             Protocol::Http2(sender, _) => {
                 origin.address_http2(&mut request);
-                sender.try_send_request(request).await
+                Err(Box::pin(sender.try_send_request(request)))
             }
         };
-        sent.map_err(|mut failed| {
-            Box::new(SendError {
-                unsent: failed.take_message(),
-                error: failed.into_error(),
+        async move {
+            let response = match sent {
+                Ok(http1) => http1.await,
+                Err(http2) => http2.await,
+            };
+            response.map_err(|mut failed| {
+                Box::new(SendError {
+                    unsent: failed.take_message(),
+                    error: failed.into_error(),
+                })
             })
-        })
+        }
     }
 
     /// Whether a request can be sent this instant.
@@ -127,6 +134,11 @@ impl Connection {
     /// may be closing it this instant.
     pub(crate) fn has_rested(&self, now: Instant) -> bool {
         self.used.is_some_and(|used| now > used + BRIEF_REST)
+    }
+
+    /// Whether further calls can share it.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.protocol, Protocol::Http2(..))
     }
 
     /// When it last began to be unused.

@@ -33,8 +33,9 @@ pub(crate) struct Bounds {
 #[derive(Debug, Default)]
 pub(crate) struct Upload {
     read: Bytes,
-    trailers: Option<HeaderMap>,
-    rest: Option<Rest>,
+    // Both are rare; in boxes they leave every request half as large to move.
+    trailers: Option<Box<HeaderMap>>,
+    rest: Option<Box<Rest>>,
 }
 
 /// Why a body cannot be passed on.
@@ -74,7 +75,7 @@ impl Upload {
         };
         if announced.lower() > bounds.buffer as u64 {
             return Ok(Self {
-                rest: Some(rest),
+                rest: Some(Box::new(rest)),
                 ..Self::default()
             });
         }
@@ -83,14 +84,14 @@ impl Upload {
         while let Some(frame) = rest.frame().await {
             match frame?.into_data() {
                 Ok(data) => read.extend_from_slice(&data),
-                Err(frame) => trailers = frame.into_trailers().ok(),
+                Err(frame) => trailers = frame.into_trailers().ok().map(Box::new),
             }
             if read.len() > bounds.buffer {
                 let read = read.freeze();
                 return Ok(Self {
                     read,
                     trailers: None,
-                    rest: Some(rest),
+                    rest: Some(Box::new(rest)),
                 });
             }
         }
@@ -131,7 +132,7 @@ impl Body for Upload {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.read)))));
         }
         if let Some(trailers) = self.trailers.take() {
-            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+            return Poll::Ready(Some(Ok(Frame::trailers(*trailers))));
         }
         match &mut self.rest {
             Some(rest) => rest.poll_frame(cx),

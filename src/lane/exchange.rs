@@ -8,9 +8,8 @@
 
 use std::error::Error;
 use std::io;
-use std::sync::Arc;
 
-use ::http::{Method, Request, Response};
+use ::http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::{self, Instant};
 
@@ -41,26 +40,36 @@ pub(super) enum Broken {
 /// # Errors
 ///
 /// There is no response, see [`Broken`].
-pub(super) async fn run(
-    core: &Arc<Core>,
+pub(super) fn run(
+    core: &Core,
     mut lease: Lease,
     turn: Turn,
     request: Request<Upload>,
-    mut account: Account,
-) -> Result<Response<Passage>, Broken> {
-    let shared = &core.shared;
+    account: Account,
+) -> impl Future<Output = Result<Response<Passage>, Broken>> + Send {
+    // Not one async fn: its future would hold the request several times over.
     let spare = match lease.may_be_closing(account.started()) {
         true => spare(&request),
         false => None,
     };
+    let sent = lease.send(request, core.shared.dialer.origin());
+    finish(&core.shared, lease, turn, sent, spare, account)
+}
+
+/// Waits for the response head of what was `sent`.
+async fn finish(
+    shared: &Shared,
+    lease: Lease,
+    turn: Turn,
+    sent: impl Future<Output = Result<Response<Incoming>, Box<SendError>>> + Send,
+    spare: Option<Box<Request<Upload>>>,
+    mut account: Account,
+) -> Result<Response<Passage>, Broken> {
     let bound = account.started() + shared.settings.timeouts.response;
     let bound = account.end_of_time().map_or(bound, |end| end.min(bound));
-    let Some(connection) = lease.connection() else {
-        return Err(Broken::Ended(account.end(Outcome::UpstreamFailed)));
-    };
     let sent = tokio::select! {
         biased;
-        sent = connection.send(request, shared.dialer.origin()) => sent,
+        sent = sent => sent,
         () = time::sleep_until(bound) => {
             return Err(Broken::Ended(account.end(Outcome::UpstreamTimeout)));
         }
@@ -69,7 +78,12 @@ pub(super) async fn run(
     let now = Instant::now();
     match sent {
         Ok(response) => {
-            shared.limits().answered(turn, now);
+            let mut limits = shared.limits();
+            limits.answered(turn, now);
+            if response.status() == StatusCode::TOO_MANY_REQUESTS {
+                limits.refused();
+            }
+            drop(limits);
             account.respond(response.status(), now);
             Ok(pass_on(shared, response, lease, account))
         }
@@ -98,14 +112,16 @@ fn broken(
     shared: &Shared,
     turn: Turn,
     failed: SendError,
-    spare: Option<Request<Upload>>,
+    spare: Option<Box<Request<Upload>>>,
     mut account: Account,
 ) -> Broken {
     let unsent = failed.unsent.is_some();
     if unsent {
         shared.limits().canceled(turn);
     }
-    let closing = spare.filter(|_| is_closed(&failed.error));
+    let closing = spare
+        .filter(|_| is_closed(&failed.error))
+        .map(|spare| *spare);
     let again = failed.unsent.or(closing);
     if let Some(request) = again.filter(|_| account.failures() < MAX_FAILURES) {
         account.give_back();
@@ -121,7 +137,7 @@ fn broken(
 }
 
 /// A copy of a request that may be sent twice.
-fn spare(request: &Request<Upload>) -> Option<Request<Upload>> {
+fn spare(request: &Request<Upload>) -> Option<Box<Request<Upload>>> {
     let idempotent = matches!(
         *request.method(),
         Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
@@ -133,7 +149,7 @@ fn spare(request: &Request<Upload>) -> Option<Request<Upload>> {
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
-    Some(copy)
+    Some(Box::new(copy))
 }
 
 /// Whether the upstream closed the connection without a word.

@@ -11,15 +11,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use ::http::{Request, Response};
+use hyper::body::Incoming;
 use tokio::time::{self, Instant};
 
 use super::exchange::{self, Broken};
 use super::gate::Pass;
 use super::job::{Call, Job};
 use super::{Core, Shared};
+use crate::http::body::Upload;
 use crate::outcome::Outcome;
 use crate::pacing::Turn;
-use crate::upstream::{ConnectError, Connection};
+use crate::upstream::{ConnectError, Connection, Origin, SendError};
 
 /// The pause before the second try to connect; it doubles with each further.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -116,6 +119,25 @@ async fn connection(core: &Arc<Core>, began: Instant) -> Result<Connection, Conn
     if let Some(connection) = core.pool.take(began) {
         return Ok(connection);
     }
+    // Where one connection carries many calls, one at a time is opened, and
+    // those who had to wait for it look first whether it has room for them.
+    let mut dialing = None;
+    if core.shares.load(Ordering::Relaxed) {
+        let turn = core.dialing.lock().await;
+        if let Some(connection) = core.pool.take(Instant::now()) {
+            return Ok(connection);
+        }
+        dialing = Some(turn).filter(|_| core.shares.load(Ordering::Relaxed));
+    }
+    let connection = open(core).await?;
+    core.shares.store(connection.is_shared(), Ordering::Relaxed);
+    core.pool.offer(&connection);
+    drop(dialing);
+    Ok(connection)
+}
+
+/// Opens a connection, in several tries.
+async fn open(core: &Arc<Core>) -> Result<Connection, ConnectError> {
     let shared = &core.shared;
     let mut pause = FIRST_PAUSE;
     let mut tries = 1;
@@ -124,7 +146,6 @@ async fn connection(core: &Arc<Core>, began: Instant) -> Result<Connection, Conn
         match shared.dialer.connect().await {
             Ok((connection, driver)) => {
                 core.runtime.spawn(driver);
-                core.pool.offer(&connection);
                 shared.connected(from.elapsed());
                 return Ok(connection);
             }
@@ -224,9 +245,15 @@ impl Lease {
         }
     }
 
-    /// The connection to send on.
-    pub(super) fn connection(&mut self) -> Option<&mut Connection> {
-        self.connection.as_mut()
+    /// Sends `request` on the connection, see [`Connection::send`].
+    pub(super) fn send(
+        &mut self,
+        request: Request<Upload>,
+        origin: &Origin,
+    ) -> impl Future<Output = Result<Response<Incoming>, Box<SendError>>> + Send + use<> {
+        let connection = self.connection.as_mut();
+        let connection = connection.expect("a lease has its connection until it is finished");
+        connection.send(request, origin)
     }
 
     /// Whether the connection can still be expected to work at `now`.

@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use crate::config;
 
-/// The least and the most that an automatic guard takes.
-const LEAST: Duration = Duration::from_millis(50);
+/// The least and the most that an automatic guard takes. A request is seldom on
+/// its way for a tenth of the least, but a busy machine can hold one back that
+/// long, and an answer in time costs nothing.
+const LEAST: Duration = Duration::from_millis(250);
 const MOST: Duration = Duration::from_secs(1);
 
 /// Turns that are neither answered nor older than the guard, in order of start.
@@ -31,16 +33,46 @@ pub(super) struct Guard {
 #[derive(Debug)]
 enum Span {
     Fixed(Duration),
-    /// Follows the shortest round trip seen, which it forgets slowly.
-    Auto {
-        shortest: Option<Duration>,
-    },
+    Auto(Reach),
+}
+
+/// What is known of the time that requests are on their way.
+///
+/// Only the whole trip can be measured. Where answers are usually quick, a long
+/// trip means that something held the request back, so the longest counts, and
+/// is forgotten slowly. Where they never are, trips tell nothing of the way. A
+/// refusal says that it was longer than thought.
+#[derive(Debug)]
+struct Reach {
+    shortest: Duration,
+    longest: Duration,
+}
+
+impl Reach {
+    fn answered(&mut self, trip: Duration) {
+        self.shortest = trip.min(self.shortest + self.shortest / 100);
+        self.longest -= self.longest / 100;
+        if self.shortest < LEAST {
+            self.longest = self.longest.max(trip).min(MOST);
+        }
+    }
+
+    fn refused(&mut self) {
+        self.longest = MOST;
+    }
+
+    fn span(&self) -> Duration {
+        (self.longest * 2).clamp(LEAST, MOST)
+    }
 }
 
 impl Guard {
     pub(super) fn new(settings: config::Guard) -> Self {
         let span = match settings {
-            config::Guard::Auto => Span::Auto { shortest: None },
+            config::Guard::Auto => Span::Auto(Reach {
+                shortest: MOST,
+                longest: MOST,
+            }),
             config::Guard::Fixed(span) => Span::Fixed(span),
         };
         Self {
@@ -53,12 +85,16 @@ impl Guard {
 
     /// How long a request can be on its way, at present.
     pub(super) fn span(&self) -> Duration {
-        match self.span {
-            Span::Fixed(span) => span,
-            Span::Auto { shortest: None } => MOST,
-            Span::Auto {
-                shortest: Some(shortest),
-            } => (shortest * 4).clamp(LEAST, MOST),
+        match &self.span {
+            Span::Fixed(span) => *span,
+            Span::Auto(reach) => reach.span(),
+        }
+    }
+
+    /// The upstream refused a request although the limits allowed it.
+    pub(super) fn refused(&mut self) {
+        if let Span::Auto(reach) = &mut self.span {
+            reach.refused();
         }
     }
 
@@ -91,9 +127,8 @@ impl Guard {
             return false;
         };
         self.open -= 1;
-        if let Span::Auto { shortest } = &mut self.span {
-            let trip = now.saturating_sub(start);
-            *shortest = Some(shortest.map_or(trip, |known| trip.min(known + known / 100)));
+        if let Span::Auto(reach) = &mut self.span {
+            reach.answered(now.saturating_sub(start));
         }
         self.drop_closed();
         true
@@ -166,15 +201,38 @@ mod tests {
         assert!(!guard.answered(turns[2], ms(13)));
     }
 
+    /// One request after the other, each answered after `trip`.
+    fn answer(guard: &mut Guard, trip: Duration, times: usize) {
+        for _ in 0..times {
+            let turn = guard.start(Duration::ZERO);
+            guard.answered(turn, trip);
+        }
+    }
+
     #[test]
-    fn an_automatic_guard_follows_the_shortest_round_trip_within_its_bounds() {
+    fn an_automatic_guard_starts_wide_and_narrows_as_answers_come_quickly() {
         let mut guard = Guard::new(config::Guard::Auto);
         assert_eq!(guard.span(), MOST);
-        let turn = guard.start(ms(0));
-        guard.answered(turn, ms(40));
-        assert_eq!(guard.span(), ms(160));
-        let turn = guard.start(ms(100));
-        guard.answered(turn, ms(101));
+        answer(&mut guard, ms(5), 300);
+        assert_eq!(guard.span(), LEAST);
+    }
+
+    #[test]
+    fn a_long_trip_among_quick_ones_and_a_refusal_widen_it_for_a_while() {
+        let mut guard = Guard::new(config::Guard::Auto);
+        answer(&mut guard, ms(5), 300);
+        answer(&mut guard, ms(320), 1);
+        assert_eq!(guard.span(), ms(640));
+        answer(&mut guard, ms(5), 300);
+        assert_eq!(guard.span(), LEAST);
+        guard.refused();
+        assert_eq!(guard.span(), MOST);
+    }
+
+    #[test]
+    fn answers_that_are_always_slow_do_not_widen_it() {
+        let mut guard = Guard::new(config::Guard::Auto);
+        answer(&mut guard, ms(3000), 300);
         assert_eq!(guard.span(), LEAST);
     }
 }

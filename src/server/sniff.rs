@@ -96,7 +96,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for Stream<T> {
         let start = self.left.start;
         into.put_slice(&self.head[start..start + length]);
         self.left.start += length;
-        Poll::Ready(Ok(()))
+        // What else has come goes along: a head that arrives in two reads makes
+        // hyper double its buffer for as long as the connection lives.
+        match Pin::new(&mut self.stream).poll_read(cx, into) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(())),
+        }
     }
 }
 

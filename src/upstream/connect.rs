@@ -38,6 +38,7 @@ pub(crate) struct Dialer {
     connector: HttpConnector<Resolver>,
     tls: Option<tls::Client>,
     origin: Origin,
+    http2: bool,
     timeouts: config::Timeouts,
     #[cfg(test)]
     fake: Option<fake::Upstream>,
@@ -88,10 +89,16 @@ impl Dialer {
                 uri: uri.expect("the URL was checked"),
                 host: HeaderValue::try_from(url.authority.as_str()).expect("the URL was checked"),
             },
+            http2: url.https && settings.connection.http2,
             timeouts: settings.timeouts.clone(),
             #[cfg(test)]
             fake: None,
         })
+    }
+
+    /// Whether connections may turn out to be HTTP/2.
+    pub(crate) fn offers_http2(&self) -> bool {
+        self.http2
     }
 
     /// Scheme and authority of the upstream.

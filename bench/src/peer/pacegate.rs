@@ -19,6 +19,9 @@ pub(super) fn config(contender: &Contender, place: Place) -> String {
 admin = "{admin}"
 threads = {threads}
 
+[client]
+max_connections = 30000
+
 [upstream.bench]
 url = "http://{origin}"
 {limits}max_in_flight = 1024
@@ -26,7 +29,7 @@ url = "http://{origin}"
 [upstream.bench.queue]
 max_requests = 30000
 max_bytes = "64MiB"
-max_wait = "10min"
+max_wait = "1d"
 when_full = "wait"
 "#
     )
