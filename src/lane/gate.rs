@@ -75,6 +75,13 @@ impl Gate {
         self.backlog.try_lock().ok()
     }
 
+    /// Brings what is in the channel into the order, as soon as no worker holds
+    /// the gate, and drops shells.
+    pub(super) async fn tidy(&self, shared: &Shared) {
+        let mut backlog = self.backlog.lock().await;
+        self.gather(&mut backlog, shared);
+    }
+
     /// Waits for the turn of the worker that holds `lease` and began to get
     /// ready at `began`.
     pub(super) async fn pass(&self, core: &Arc<Core>, lease: &Lease, began: Instant) -> Pass {

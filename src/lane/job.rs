@@ -18,12 +18,16 @@ use super::{Reply, Shared};
 use crate::http::body::Upload;
 use crate::outcome::Outcome;
 
+/// Where the worker answers. Boxed, so that those who wait do not carry the room
+/// for a response about.
+pub(super) type Answer = oneshot::Sender<Box<Reply>>;
+
 /// Everything the worker needs.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) request: Request<Upload>,
     pub(super) account: Account,
-    reply: oneshot::Sender<Reply>,
+    reply: Answer,
     _place: Option<Place>,
     #[allow(dead_code, reason = "a guard: it counts until it is dropped")]
     in_line: Option<InLine>,
@@ -37,7 +41,7 @@ pub(super) struct Job(Arc<Mutex<Option<Call>>>);
 #[derive(Debug)]
 pub(super) struct Ticket {
     job: Job,
-    reply: oneshot::Receiver<Reply>,
+    reply: oneshot::Receiver<Box<Reply>>,
 }
 
 /// Counts a call among those that wait.
@@ -47,7 +51,7 @@ struct InLine(Arc<Shared>);
 impl Call {
     /// What is left to do with a call that was taken out of the line: the
     /// request, its account and where to answer.
-    pub(super) fn open(self) -> (Request<Upload>, Account, oneshot::Sender<Reply>) {
+    pub(super) fn open(self) -> (Request<Upload>, Account, Answer) {
         (self.request, self.account, self.reply)
     }
 }
@@ -73,7 +77,11 @@ pub(super) fn pair(
 impl Job {
     /// Takes the call; `None` if the caller has gone.
     pub(super) fn take(&self) -> Option<Call> {
-        self.cell().take()
+        let mut call = self.cell().take()?;
+        // Now, not when it is opened: who looks meanwhile would hire a worker
+        // for it once more.
+        call.in_line = None;
+        Some(call)
     }
 
     /// Takes the call if the caller is still there and it is `wanted`.
@@ -86,7 +94,7 @@ impl Job {
         self,
         shared: &Arc<Shared>,
         (request, account): (Request<Upload>, Account),
-        reply: oneshot::Sender<Reply>,
+        reply: Answer,
     ) {
         let mut cell = self.cell();
         let call = cell.insert(Call {
@@ -129,9 +137,8 @@ impl Ticket {
     /// The worker's answer.
     pub(super) async fn reply(&mut self) -> Reply {
         // Without an answer the worker was lost, which its account has counted.
-        (&mut self.reply)
-            .await
-            .unwrap_or(Err(Outcome::UpstreamFailed))
+        let answered = (&mut self.reply).await;
+        answered.map_or(Err(Outcome::UpstreamFailed), |reply| *reply)
     }
 
     /// Takes the call back and ends it as `outcome`. If its turn has come

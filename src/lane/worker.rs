@@ -111,7 +111,7 @@ async fn serve(core: &Arc<Core>, lease: Lease, job: Job, call: Call, turn: Turn)
         }
     };
     // A caller that has gone drops the response, whose account settles it.
-    let _ = reply.send(answer);
+    let _ = reply.send(Box::new(answer));
 }
 
 /// A connection: a ready one of this core, or a new one.
@@ -175,7 +175,7 @@ fn refuse(core: &Arc<Core>, began: Instant, error: &ConnectError) {
     );
     let (_, account, reply) = call.open();
     let outcome = account.end(Outcome::ConnectFailed);
-    let _ = reply.send(Err(outcome));
+    let _ = reply.send(Box::new(Err(outcome)));
 }
 
 impl Shared {

@@ -1,0 +1,299 @@
+//! One request's way through the lane, on the caller's side.
+//!
+//! Runs in the task of the caller's connection. Wherever it is dropped because
+//! the caller hangs up, the request's account, place and ticket go with it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use ::http::{HeaderMap, Request, Response, Uri, request};
+use hyper::body::{Body, Incoming};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::account::Account;
+use super::exchange::{self, Broken};
+use super::job::{self, Job, Ticket};
+use super::passage::Passage;
+use super::queue::Place;
+use super::worker::{self, Lease, Slot};
+use super::{Core, Lane, Reply, Shared};
+use crate::config::WhenFull;
+use crate::http::body::{Bounds, Upload, UploadError};
+use crate::outcome::Outcome;
+use crate::pacing::Turn;
+
+/// Where a request is. Each is small: what is big is in a box, so that a caller
+/// who waits does not keep room for what it does not need any more.
+enum Step<'a> {
+    /// Its body is to be read; then it begins.
+    Read(Box<(request::Parts, Incoming, Account)>),
+    /// It needs a place; then it stands in line.
+    Place(Box<(Request<Upload>, Account)>, usize),
+    /// It has a place; then it stands in line.
+    Line(Job, Ticket, Instant),
+    /// It is in line: a worker answers, or its time is over.
+    Wait(Ticket, Instant),
+    /// Its turn was taken here; it ends, or waits for another turn.
+    Sent(Pin<Box<dyn Future<Output = Result<Response<Passage>, Broken>> + Send + 'a>>),
+    /// It has ended.
+    End(Outcome),
+}
+
+impl Lane {
+    /// Takes charge of a request until its response head is there.
+    /// `note` names the request in the log; `None` where it is not logged.
+    pub(crate) fn call<'a>(
+        &'a self,
+        head: request::Parts,
+        body: Incoming,
+        note: Option<String>,
+    ) -> impl Future<Output = Reply> + Send + 'a {
+        let account = Account::new(&self.0, note);
+        let step = match body.is_end_stream() {
+            true => self.begin(Request::from_parts(head, Upload::default()), account, None),
+            false => Step::Read(Box::new((head, body, account))),
+        };
+        self.go_on(step)
+    }
+
+    async fn go_on(&self, mut step: Step<'_>) -> Reply {
+        loop {
+            step = match step {
+                Step::Read(request) => Box::pin(self.read(*request)).await,
+                Step::Place(request, bytes) => Box::pin(self.wait_for_place(*request, bytes)).await,
+                Step::Line(job, ticket, deadline) => self.line_up(job, ticket, deadline).await,
+                Step::Wait(ticket, deadline) => return self.wait(ticket, deadline).await,
+                Step::Sent(sent) => match sent.await {
+                    Ok(response) => return Ok(response),
+                    Err(Broken::Ended(outcome)) => Step::End(outcome),
+                    Err(Broken::Again(again)) => self.again(*again),
+                },
+                Step::End(outcome) => return Err(outcome),
+            };
+        }
+    }
+
+    /// Sends a request whose body is at hand, or makes it wait.
+    fn begin(
+        &self,
+        request: Request<Upload>,
+        mut account: Account,
+        place: Option<Place>,
+    ) -> Step<'_> {
+        let core = &self.0;
+        if let Some((lease, turn)) = core.try_turn() {
+            drop(place);
+            account.start(Instant::now());
+            return Step::Sent(Box::pin(exchange::run(core, lease, turn, request, account)));
+        }
+        let place = match place {
+            Some(place) => place,
+            None => {
+                let bytes = head_bytes(request.uri(), request.headers());
+                match self.enter(&mut account, bytes) {
+                    Ok(Some(place)) => place,
+                    Ok(None) => return Step::Place(Box::new((request, account)), bytes),
+                    Err(outcome) => return Step::End(account.end(outcome)),
+                }
+            }
+        };
+        let deadline = account.deadline();
+        let (job, ticket) = job::pair(request, account, Some(place));
+        Step::Line(job, ticket, deadline)
+    }
+
+    /// Back before all others, for a request whose turn came to nothing.
+    fn again(&self, (request, account): (Request<Upload>, Account)) -> Step<'_> {
+        let deadline = account.deadline();
+        let (job, ticket) = job::pair(request, account, None);
+        ticket.stand_in_line(&self.0.shared);
+        self.0.shared.gate.put_back(job);
+        Step::Wait(ticket, deadline)
+    }
+
+    /// Puts the job into the channel to the gate.
+    async fn line_up(&self, job: Job, ticket: Ticket, deadline: Instant) -> Step<'_> {
+        let shared = &self.0.shared;
+        let outcome = tokio::select! {
+            permit = shared.reserve() => match permit {
+                Some(permit) => {
+                    ticket.stand_in_line(shared);
+                    permit.send(job);
+                    return Step::Wait(ticket, deadline);
+                }
+                None => Outcome::Draining,
+            },
+            outcome = shared.too_late(deadline) => outcome,
+        };
+        if let Some(call) = job.take() {
+            call.account.end(outcome);
+        }
+        Step::End(outcome)
+    }
+
+    /// Waits in the line until the worker answers or the time is over.
+    async fn wait(&self, mut ticket: Ticket, deadline: Instant) -> Reply {
+        worker::hire(&self.0);
+        let outcome = tokio::select! {
+            biased;
+            reply = ticket.reply() => return reply,
+            outcome = self.0.shared.too_late(deadline) => outcome,
+        };
+        ticket.end(outcome).await
+    }
+
+    /// Reads the body as far as it is read before the queue. A request with a
+    /// body takes its place first, so that what is read is always counted.
+    async fn read(
+        &self,
+        (head, body, mut account): (request::Parts, Incoming, Account),
+    ) -> Step<'_> {
+        match self.take_in(&head, body, &mut account).await {
+            Ok((upload, place)) => {
+                self.begin(Request::from_parts(head, upload), account, Some(place))
+            }
+            Err(outcome) => Step::End(account.end(outcome)),
+        }
+    }
+
+    async fn take_in(
+        &self,
+        head: &request::Parts,
+        body: Incoming,
+        account: &mut Account,
+    ) -> Result<(Upload, Place), Outcome> {
+        let shared = &self.0.shared;
+        let bounds = Bounds {
+            buffer: shared.settings.buffer_body,
+            max: shared.settings.max_body,
+            stall: shared.caller_stall,
+        };
+        let announced = body.size_hint();
+        if announced.lower() > bounds.max {
+            return Err(Outcome::TooLarge);
+        }
+        let head = head_bytes(&head.uri, &head.headers);
+        let held = match announced.exact() {
+            Some(exact) if exact > bounds.buffer as u64 => 0,
+            Some(exact) => exact as usize,
+            None => bounds.buffer,
+        };
+        let deadline = account.deadline();
+        let mut place = match self.enter(account, head + held)? {
+            Some(place) => place,
+            None => {
+                let place = self.place(head + held, deadline).await?;
+                account.admit();
+                place
+            }
+        };
+        let upload = tokio::select! {
+            upload = Upload::read(body, bounds) => upload.map_err(|error| match error {
+                UploadError::TooLarge => Outcome::TooLarge,
+                UploadError::Broken(_) | UploadError::Stalled => Outcome::Abandoned,
+            })?,
+            outcome = shared.too_late(deadline) => return Err(outcome),
+        };
+        place.shrink_to(head + upload.buffered());
+        Ok((upload, place))
+    }
+
+    /// Takes a place in the queue for `bytes`; `None` if one has to be waited for.
+    fn enter(&self, account: &mut Account, bytes: usize) -> Result<Option<Place>, Outcome> {
+        let shared = &self.0.shared;
+        let settings = &shared.settings.queue;
+        let wait = shared.limits().wait(Instant::now(), shared.waiting());
+        if wait > settings.max_wait {
+            return Err(Outcome::WaitTooLong);
+        }
+        let place = shared.room.try_enter(bytes, &self.0.cells);
+        match (&place, settings.when_full) {
+            (Some(_), _) => account.admit(),
+            (None, WhenFull::Wait) => {}
+            (None, WhenFull::Reject) => return Err(Outcome::QueueFull),
+        }
+        Ok(place)
+    }
+
+    async fn wait_for_place(
+        &self,
+        (request, mut account): (Request<Upload>, Account),
+        bytes: usize,
+    ) -> Step<'_> {
+        match self.place(bytes, account.deadline()).await {
+            Ok(place) => {
+                account.admit();
+                self.begin(request, account, Some(place))
+            }
+            Err(outcome) => Step::End(account.end(outcome)),
+        }
+    }
+
+    /// A place, as soon as there is one.
+    async fn place(&self, bytes: usize, deadline: Instant) -> Result<Place, Outcome> {
+        let shared = &self.0.shared;
+        tokio::select! {
+            place = shared.room.enter(bytes, &self.0.cells) => Ok(place),
+            outcome = shared.too_late(deadline) => Err(match outcome {
+                Outcome::Expired => Outcome::QueueFull,
+                other => other,
+            }),
+        }
+    }
+}
+
+impl Core {
+    /// A turn for a request of this core, with a ready connection, if nobody
+    /// waits and every limit allows one this instant.
+    fn try_turn(self: &Arc<Self>) -> Option<(Lease, Turn)> {
+        let shared = &self.shared;
+        if shared.waiting() > 0 {
+            return None;
+        }
+        let slot = Slot::try_take(shared)?;
+        let _gate = shared.gate.try_pass()?;
+        let now = Instant::now();
+        let mut limits = shared.limits();
+        limits.ready(now).ok()?;
+        let lease = Lease::new(self, self.pool.take(now)?, slot);
+        Some((lease, limits.start(now, now)))
+    }
+}
+
+impl Shared {
+    /// A place in the channel to the gate. Callers that have gone leave empty
+    /// shells in it, and while all workers are busy nobody takes those out; so
+    /// who finds it full does. `None` when the lane is gone.
+    async fn reserve(&self) -> Option<mpsc::Permit<'_, Job>> {
+        if let Ok(permit) = self.intake.try_reserve() {
+            return Some(permit);
+        }
+        let mut reserved = std::pin::pin!(self.intake.reserve());
+        tokio::select! {
+            permit = &mut reserved => return permit.ok(),
+            () = self.gate.tidy(self) => {}
+        }
+        reserved.await.ok()
+    }
+
+    /// Returns when a request that may wait until `deadline` can wait no more,
+    /// with the outcome.
+    async fn too_late(&self, deadline: Instant) -> Outcome {
+        tokio::select! {
+            () = sleep_until(deadline) => Outcome::Expired,
+            () = self.cut() => Outcome::Draining,
+        }
+    }
+}
+
+/// About the memory that a request's head takes, in bytes.
+fn head_bytes(uri: &Uri, headers: &HeaderMap) -> usize {
+    let fields = headers.iter();
+    let fields: usize = fields
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    uri.path_and_query()
+        .map_or(1, |target| target.as_str().len())
+        + fields
+}
