@@ -30,8 +30,8 @@ use tokio::time::Instant;
 use crate::config;
 use crate::metrics::{Cells, Snapshot};
 use crate::outcome::Outcome;
-use crate::pacing::alarm::Alarm;
 use crate::pacing::Limits;
+use crate::pacing::alarm::Alarm;
 use crate::upstream::{Dialer, Pool};
 use gate::Gate;
 use job::Job;
@@ -133,7 +133,12 @@ impl Shared {
     /// The lane's numbers at this instant.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::new(&self.name, self.cells.iter().map(AsRef::as_ref));
-        snapshot.available = self.limits().available(Instant::now());
+        let now = Instant::now();
+        let mut limits = self.limits();
+        snapshot.available = limits.available(now);
+        let cooled = limits.cooled().unwrap_or(now);
+        snapshot.cooldown = cooled.saturating_duration_since(now);
+        drop(limits);
         snapshot
     }
 

@@ -53,16 +53,19 @@ pub(crate) enum Holder {
     Workers,
     /// A connection had to be opened.
     Connection,
+    /// The upstream had asked for a pause.
+    Cooldown,
 }
 
 impl Holder {
-    const ALL: [Self; 3] = [Self::Limit, Self::Workers, Self::Connection];
+    const ALL: [Self; 4] = [Self::Limit, Self::Workers, Self::Connection, Self::Cooldown];
 
     fn label(self) -> &'static str {
         match self {
             Self::Limit => "limit",
             Self::Workers => "workers",
             Self::Connection => "connection",
+            Self::Cooldown => "cooldown",
         }
     }
 }
@@ -76,7 +79,7 @@ pub(crate) struct Cells {
     ended: [[AtomicU64; OUTCOMES]; 2],
     classes: [AtomicU64; 5],
     throttled: AtomicU64,
-    held_nanos: [AtomicU64; 3],
+    held_nanos: [AtomicU64; 4],
     queue_bytes: AtomicI64,
     wait: Histogram,
     upstream: Histogram,
@@ -155,13 +158,15 @@ pub(crate) struct Snapshot {
     pub(crate) upstream: String,
     /// What each limit would let start now.
     pub(crate) available: Vec<(String, u64)>,
+    /// What is left of a cooldown.
+    pub(crate) cooldown: Duration,
     admitted: u64,
     started: u64,
     returned: u64,
     ended: [[u64; OUTCOMES]; 2],
     classes: [u64; 5],
     throttled: u64,
-    held_nanos: [u64; 3],
+    held_nanos: [u64; 4],
     queue_bytes: i64,
     wait: Sum,
     upstream_time: Sum,
@@ -217,14 +222,21 @@ impl Snapshot {
 
     /// Requests that wait.
     pub(crate) fn waiting(&self) -> u64 {
-        let gone = self.ended[Phase::Waiting as usize].iter().sum::<u64>() + self.started;
-        (self.admitted + self.returned).saturating_sub(gone)
+        self.unended() - self.in_flight()
     }
 
-    /// Requests in flight.
+    /// Requests in flight. A request that was given back and started again while
+    /// the cells were read can look like two; it is not counted as more than is
+    /// there.
     pub(crate) fn in_flight(&self) -> u64 {
         let gone = self.ended[Phase::InFlight as usize].iter().sum::<u64>() + self.returned;
-        self.started.saturating_sub(gone)
+        self.started.saturating_sub(gone).min(self.unended())
+    }
+
+    /// Requests that were admitted and have not ended.
+    fn unended(&self) -> u64 {
+        let ended = self.ended.iter().flatten().sum();
+        self.admitted.saturating_sub(ended)
     }
 }
 

@@ -39,6 +39,8 @@ pub(crate) struct Limits {
     epoch: Instant,
     guard: Guard,
     each: Vec<Limit>,
+    /// The end of the last cooldown; the epoch if there was none.
+    cooled: Duration,
 }
 
 #[derive(Debug)]
@@ -68,6 +70,7 @@ impl Limits {
             epoch,
             guard: Guard::new(guard),
             each,
+            cooled: Duration::ZERO,
         }
     }
 
@@ -79,7 +82,7 @@ impl Limits {
             .each
             .iter()
             .map(|limit| limit.ready_at(at, &self.guard));
-        match earliest.max() {
+        match earliest.chain([self.cooled]).max() {
             Some(time) if time > at => Err(self.epoch + time),
             _ => Ok(()),
         }
@@ -108,6 +111,21 @@ impl Limits {
         self.guard.refused();
     }
 
+    /// Nothing starts before `until`: a cooldown. It only ever gets longer, and
+    /// no burst follows it: one request, then the steady rate.
+    pub(crate) fn cool(&mut self, until: Instant) {
+        let until = self.time(until);
+        self.cooled = self.cooled.max(until);
+        for limit in &self.each {
+            limit.bucket.empty_until(until);
+        }
+    }
+
+    /// The end of the cooldown, now or past; `None` if there was none.
+    pub(crate) fn cooled(&self) -> Option<Instant> {
+        (!self.cooled.is_zero()).then(|| self.epoch + self.cooled)
+    }
+
     /// The request of `turn` never left; its places in the windows come back.
     /// The tokens do not: a token bucket cannot take them back.
     pub(crate) fn canceled(&mut self, turn: Turn) {
@@ -117,6 +135,9 @@ impl Limits {
     /// At most how many requests can start from `now` until `horizon` later.
     pub(crate) fn starts_within(&mut self, now: Instant, horizon: Duration) -> u64 {
         let at = self.settle(now);
+        if self.cooled > at + horizon {
+            return 0;
+        }
         let starts = self.each.iter().map(|limit| {
             let regained = horizon.as_nanos() / limit.bucket.interval().as_nanos();
             let tokens = limit.bucket.tokens(at).saturating_add(regained as u64);
@@ -133,7 +154,10 @@ impl Limits {
             let behind = u32::try_from(behind).unwrap_or(u32::MAX);
             limit.bucket.interval().saturating_mul(behind)
         });
-        waits.max().unwrap_or_default()
+        waits
+            .max()
+            .unwrap_or_default()
+            .max(self.cooled.saturating_sub(at))
     }
 
     /// Each limit's label and the requests it would let start at `now`.

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use ::http::header::{CONNECTION, EXPECT, HeaderName, HeaderValue};
+use ::http::header::{CONNECTION, HeaderName, HeaderValue};
 use ::http::{Request, Response, Uri, Version, request};
 use bytes::Bytes;
 use http_body_util::{Either, Full};
@@ -131,8 +131,9 @@ impl Route {
             request.uri = Uri::from(head::target(&request.uri, prefix));
         }
         head::strip_hop_by_hop(&mut request.headers);
-        // The server has asked the caller for the body itself.
-        request.headers.remove(EXPECT);
+        if request.version == Version::HTTP_2 {
+            head::join_cookies(&mut request.headers);
+        }
         for (name, value) in &self.headers {
             request.headers.insert(name.clone(), value.clone());
         }

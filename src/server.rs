@@ -2,8 +2,8 @@
 //! without TLS on them, one task per connection.
 //!
 //! Each core runs its own accept loops. A connection holds one of
-//! `max_connections` permits as long as it lives; when there is none, the next
-//! connection waits in the kernel's backlog. On a stop the loops first take what
+//! `max_connections` permits as long as it lives; when there is none, each loop
+//! holds its next connection back, and the others wait in the kernel's backlog. On a stop the loops first take what
 //! the kernel has already accepted, then end; each connection finishes the
 //! request it is on and closes.
 
@@ -49,31 +49,65 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Connections {
     permits: Arc<Semaphore>,
-    max: u32,
+    count: watch::Sender<Count>,
+}
+
+#[derive(Debug, Default)]
+struct Count {
+    /// Connections that are open.
+    open: u64,
+    /// Accept loops, which may open more.
+    loops: u64,
+}
+
+/// Counts a connection or an accept loop as long as it lives.
+struct Counted {
+    connections: Arc<Connections>,
+    field: fn(&mut Count) -> &mut u64,
 }
 
 impl Connections {
     pub(crate) fn new(max: usize) -> Self {
-        let max = u32::try_from(max).unwrap_or(u32::MAX);
         Self {
-            permits: Arc::new(Semaphore::new(max as usize)),
-            max,
+            permits: Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))),
+            count: watch::Sender::default(),
         }
     }
 
     /// Connections that are open.
     pub(crate) fn open(&self) -> u64 {
-        u64::from(self.max) - self.permits.available_permits() as u64
+        self.count.borrow().open
     }
 
     /// Returns when none is open and no more will be.
     pub(crate) async fn all_closed(&self) {
-        let _ = self.permits.acquire_many(self.max).await;
+        let mut count = self.count.subscribe();
+        // The sender is in `self`.
+        let _ = count.wait_for(|count| count.open + count.loops == 0).await;
     }
 
     async fn permit(&self) -> OwnedSemaphorePermit {
         let permit = Arc::clone(&self.permits).acquire_owned();
         permit.await.expect("the permits are never closed")
+    }
+}
+
+impl Counted {
+    fn new(connections: &Arc<Connections>, field: fn(&mut Count) -> &mut u64) -> Self {
+        connections.count.send_modify(|count| *field(count) += 1);
+        Self {
+            connections: Arc::clone(connections),
+            field,
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let field = self.field;
+        self.connections
+            .count
+            .send_modify(|count| *field(count) -= 1);
     }
 }
 
@@ -117,23 +151,28 @@ impl Server {
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        let _counted = Counted::new(&self.connections, |count| &mut count.loops);
         let mut draining = self.draining.clone();
         let mut pause = FIRST_PAUSE;
         loop {
-            let permit = tokio::select! {
-                permit = self.connections.permit() => permit,
-                _ = draining.wait_for(|draining| *draining) => return,
-            };
             let accepted = tokio::select! {
                 // First: what the kernel has already accepted is not thrown away.
                 biased;
                 accepted = poll_fn(&accept) => accepted,
-                _ = draining.wait_for(|draining| *draining) => return,
+                () = stopping(&mut draining) => return,
             };
             match accepted {
                 Ok(stream) => {
                     pause = FIRST_PAUSE;
-                    tokio::spawn(self.clone().serve(stream, permit));
+                    // Not before there is a connection: a loop without one would
+                    // keep from another core's callers what it does not use.
+                    let permit = tokio::select! {
+                        biased;
+                        permit = self.connections.permit() => permit,
+                        _ = draining.wait_for(|draining| *draining) => return,
+                    };
+                    let counted = Counted::new(&self.connections, |count| &mut count.open);
+                    tokio::spawn(self.clone().serve(stream, (counted, permit)));
                 }
                 Err(error) if is_of_the_caller(&error) => {}
                 Err(error) => {
@@ -146,7 +185,7 @@ impl Server {
     }
 
     /// Serves one connection until it closes.
-    async fn serve<T>(self, stream: T, _permit: OwnedSemaphorePermit)
+    async fn serve<T>(self, stream: T, _counted: (Counted, OwnedSemaphorePermit))
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -154,9 +193,10 @@ impl Server {
         let stall = self.settings.stall_timeout;
         let mut draining = self.draining.clone();
         let sniffed = tokio::select! {
+            biased;
             sniffed = time::timeout(bound, sniff::sniff(stream, stall)) => sniffed,
             // It has sent nothing yet.
-            _ = draining.wait_for(|draining| *draining) => return,
+            () = stopping(&mut draining) => return,
         };
         let Ok(Ok(sniffed)) = sniffed else { return };
         let proxy = Arc::clone(&self.proxy);
@@ -234,6 +274,14 @@ where
             registered = true;
             // What it says is read from the flag below.
             let _: Poll<_> = signal.as_mut().poll(cx);
+            if *draining.borrow() {
+                // Accepted just before: a request that has come with it is
+                // taken up first, or it would be thrown away.
+                let polled = connection.as_mut().poll(cx);
+                if polled.is_ready() {
+                    return polled;
+                }
+            }
         }
         if !told && *draining.borrow() {
             told = true;
@@ -242,6 +290,13 @@ where
         connection.as_mut().poll(cx)
     })
     .await
+}
+
+/// Returns when the daemon has begun to stop and the runtime has looked once
+/// more: what callers did before then shows first.
+async fn stopping(draining: &mut watch::Receiver<bool>) {
+    drop(draining.wait_for(|draining| *draining).await);
+    tokio::task::yield_now().await;
 }
 
 /// Errors of `accept` that concern the one connection only.

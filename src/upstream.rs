@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use ::http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
 use ::http::{Request, Response, Uri, Version};
@@ -29,10 +28,6 @@ mod tls;
 /// asked to allow (RFC 9113, section 6.5.2), so that no call waits inside the
 /// connection after its turn was taken.
 const MAX_STREAMS: usize = 100;
-
-/// A connection that is used again within this time was not idle: no server
-/// gives up a connection so soon.
-const BRIEF_REST: Duration = Duration::from_millis(1);
 
 /// A connection on which one request can be sent. Dropping it closes an
 /// HTTP/1.1 connection; an HTTP/2 one stays while others use it.
@@ -130,10 +125,11 @@ impl Connection {
         }
     }
 
-    /// Whether it has carried a request and then rested, so that the upstream
-    /// may be closing it this instant.
-    pub(crate) fn has_rested(&self, now: Instant) -> bool {
-        self.used.is_some_and(|used| now > used + BRIEF_REST)
+    /// Whether it has carried a request, so that the upstream may be closing it
+    /// this instant. How long ago does not matter: on a busy machine what we
+    /// see as a millisecond was longer for the upstream.
+    pub(crate) fn was_used(&self) -> bool {
+        self.used.is_some()
     }
 
     /// Whether further calls can share it.

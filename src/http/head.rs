@@ -5,22 +5,26 @@
 //! the repeats of all other fields stay.
 
 use std::fmt::Write;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ::http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, DATE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RETRY_AFTER, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use ::http::request::Parts;
 use ::http::uri::{Authority, PathAndQuery, Uri};
-use ::http::{Method, Version};
+use ::http::{Method, StatusCode, Version};
 
 use crate::outcome::Fault;
+
+/// What a 429 asks for that does not say how long.
+const UNSAID_PAUSE: Duration = Duration::from_secs(1);
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Fields that concern one connection only (RFC 9110, section 7.6.1).
-/// `TE` is among them but for its value `trailers`.
+/// `TE` is among them but for its value `trailers`, and so is `Expect`: the
+/// server has asked the caller for the body itself.
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
         name,
@@ -28,6 +32,7 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
             | &TRANSFER_ENCODING
             | &UPGRADE
             | &TE
+            | &EXPECT
             | &PROXY_AUTHENTICATE
             | &PROXY_AUTHORIZATION
     ) || matches!(name.as_str(), "keep-alive" | "proxy-connection")
@@ -141,10 +146,48 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Puts together what an HTTP/2 caller may send in pieces (RFC 9113, section
+/// 8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let mut pieces = headers.get_all(COOKIE).iter();
+    if pieces.by_ref().nth(1).is_none() {
+        return;
+    }
+    let pieces: Vec<_> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if let Ok(whole) = HeaderValue::from_bytes(&pieces.join(&b"; "[..])) {
+        headers.insert(COOKIE, whole);
+    }
+}
+
 fn accepts_trailers(te: &HeaderValue) -> bool {
     te.as_bytes()
         .split(|byte| *byte == b',')
         .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+/// How long a response asks us to send nothing: 429 always does, 503 with a
+/// `Retry-After` in seconds or as a date (RFC 9110, section 10.2.3). A date is
+/// taken against the response's own clock.
+pub(crate) fn asks_to_pause(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+    let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
+    let date = |text| httpdate::parse_http_date(text).ok();
+    let retry_after = text(RETRY_AFTER).and_then(|value| {
+        let seconds = value.parse::<f64>().ok();
+        if let Some(pause) = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
+            return Some(pause);
+        }
+        let now = text(DATE).and_then(date).unwrap_or_else(SystemTime::now);
+        Some(date(value)?.duration_since(now).unwrap_or_default())
+    });
+    match status {
+        StatusCode::TOO_MANY_REQUESTS => Some(retry_after.unwrap_or(UNSAID_PAUSE)),
+        StatusCode::SERVICE_UNAVAILABLE => retry_after,
+        _ => None,
+    }
 }
 
 /// Tells the caller how long its request waited (Server-Timing, section 3).
@@ -268,6 +311,29 @@ mod tests {
             ("te", "trailers"),
         ];
         assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn a_refusal_says_how_long_to_pause_in_seconds_or_as_a_date() {
+        let pause = |status: u16, fields: &[(&'static str, &'static str)]| {
+            let fields = fields.iter().map(|(name, value)| {
+                let name = HeaderName::from_static(name);
+                (name, HeaderValue::from_static(value))
+            });
+            asks_to_pause(StatusCode::from_u16(status).unwrap(), &fields.collect())
+        };
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(pause(429, &[]), Some(UNSAID_PAUSE));
+        assert_eq!(pause(429, &[("retry-after", "7")]), seconds(7));
+        assert_eq!(pause(429, &[("retry-after", "2.0")]), seconds(2));
+        assert_eq!(pause(503, &[("retry-after", "30")]), seconds(30));
+        let date = ("date", "Sat, 21 Nov 2026 11:00:00 GMT");
+        let then = ("retry-after", "Sat, 21 Nov 2026 11:01:40 GMT");
+        assert_eq!(pause(429, &[date, then]), seconds(100));
+        assert_eq!(pause(503, &[]), None);
+        assert_eq!(pause(200, &[("retry-after", "30")]), None);
+        assert_eq!(pause(429, &[("retry-after", "-5")]), Some(UNSAID_PAUSE));
+        assert_eq!(pause(429, &[("retry-after", "inf")]), Some(UNSAID_PAUSE));
     }
 
     #[test]

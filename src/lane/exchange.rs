@@ -8,6 +8,7 @@
 
 use std::error::Error;
 use std::io;
+use std::time::Duration;
 
 use ::http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -25,6 +26,10 @@ use crate::upstream::SendError;
 
 /// Turns that may come to nothing before a request ends.
 const MAX_FAILURES: u32 = 3;
+
+/// As long as this we do what an upstream asks for, and no longer: it may be
+/// mistaken.
+const LONGEST_COOLDOWN: Duration = Duration::from_secs(600);
 
 /// A call without a response.
 #[derive(Debug)]
@@ -48,7 +53,7 @@ pub(super) fn run(
     account: Account,
 ) -> impl Future<Output = Result<Response<Passage>, Broken>> + Send {
     // Not one async fn: its future would hold the request several times over.
-    let spare = match lease.may_be_closing(account.started()) {
+    let spare = match lease.may_be_closing() {
         true => spare(&request),
         false => None,
     };
@@ -82,6 +87,9 @@ async fn finish(
             limits.answered(turn, now);
             if response.status() == StatusCode::TOO_MANY_REQUESTS {
                 limits.refused();
+            }
+            if let Some(pause) = head::asks_to_pause(response.status(), response.headers()) {
+                limits.cool(now + pause.min(LONGEST_COOLDOWN));
             }
             drop(limits);
             account.respond(response.status(), now);

@@ -163,9 +163,13 @@ impl Backlog {
         };
         let since = self.last_start.max(call.account.arrived());
         let turn = limits.start(now, since);
+        let cooled = limits.cooled().unwrap_or(arrived);
         drop(limits);
         call.account.start(now);
-        held(core, [since, began, arrived, now]);
+        held(
+            core,
+            [since, began, arrived, cooled.clamp(arrived, now), now],
+        );
         self.last_start = now;
         Ok(Pass::Turn(job, call, turn))
     }
@@ -182,9 +186,9 @@ impl Backlog {
 }
 
 /// Books what the head of the queue waited for. It could have gone at the first
-/// of `times`; at the second its worker began to get ready, at the third it was
-/// at the gate, at the fourth it went.
-fn held(core: &Core, [since, began, arrived, went]: [Instant; 4]) {
+/// of these times; at the second its worker began to get ready, at the third it
+/// was at the gate, until the fourth there was a cooldown, at the fifth it went.
+fn held(core: &Core, [since, began, arrived, cooled, went]: [Instant; 5]) {
     let span = |from: Instant, to: Instant| to.saturating_duration_since(from.max(since));
     let book = |by, time: Duration| {
         if !time.is_zero() {
@@ -193,5 +197,6 @@ fn held(core: &Core, [since, began, arrived, went]: [Instant; 4]) {
     };
     book(Holder::Workers, span(since, began));
     book(Holder::Connection, span(began, arrived));
-    book(Holder::Limit, span(arrived, went));
+    book(Holder::Cooldown, span(arrived, cooled));
+    book(Holder::Limit, span(cooled, went));
 }

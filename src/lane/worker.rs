@@ -262,11 +262,11 @@ impl Lease {
         connection.is_some_and(|connection| self.core.pool.is_fresh(connection, now))
     }
 
-    /// Whether the connection has carried a request and then rested a while,
-    /// so that the upstream may be closing it this instant.
-    pub(super) fn may_be_closing(&self, now: Instant) -> bool {
+    /// Whether the connection has carried a request, so that the upstream may be
+    /// closing it this instant.
+    pub(super) fn may_be_closing(&self) -> bool {
         let connection = self.connection.as_ref();
-        connection.is_some_and(|connection| connection.has_rested(now))
+        connection.is_some_and(Connection::was_used)
     }
 
     /// The call is over and the connection can be used again.

@@ -96,6 +96,14 @@ impl All {
         self.counters(to, "pacegate_upstream_throttled", help, |lane, row| {
             row(&[], lane.throttled)
         })?;
+        let (help, unit) = ("Time left of a cooldown", Some(&Unit::Seconds));
+        let mut family =
+            to.encode_descriptor("pacegate_cooldown", help, unit, MetricType::Gauge)?;
+        for lane in self.upstreams() {
+            let labels = [("upstream", lane.upstream.as_str())];
+            let left = lane.cooldown.as_secs_f64();
+            ConstGauge::new(left).encode(family.encode_family(&labels)?)?;
+        }
         let help = "Requests that the limit would let start now";
         self.gauges(to, "pacegate_limit_available", help, |lane, row| {
             let limits = lane.available.iter();
@@ -217,7 +225,7 @@ impl All {
         for lane in self.upstreams() {
             let sum = sum(lane);
             let Some(bounds) = sum.bounds else { continue };
-            let bounds = bounds.iter().copied().chain([f64::MAX]);
+            let bounds = bounds.iter().copied().chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(sum.buckets).collect();
             let count = sum.buckets.iter().sum();
             let labels = [("upstream", lane.upstream.as_str())];

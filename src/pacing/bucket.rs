@@ -74,6 +74,15 @@ impl Bucket {
         debug_assert!(taken.is_ok(), "a token was taken before it was ready");
     }
 
+    /// No token before `until`, and only one then.
+    pub(super) fn empty_until(&self, until: Duration) {
+        let full = until + self.interval * (self.burst.get() - 1);
+        self.full.0.fetch_max(
+            u64::try_from(full.as_nanos()).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
+    }
+
     /// Tokens that could be taken at once at `now`.
     pub(super) fn tokens(&self, now: Duration) -> u64 {
         let burst = u64::from(self.burst.get());
@@ -204,6 +213,15 @@ mod tests {
     fn lets_a_burst_go_at_once_and_then_keeps_the_rate() {
         let turns = saturate(&bucket(10, Duration::from_secs(1), 4), Duration::ZERO, 6);
         let expected: Vec<_> = [0, 0, 0, 0, 100, 200].map(Duration::from_millis).into();
+        assert_eq!(turns, expected);
+    }
+
+    #[test]
+    fn an_emptied_bucket_gives_one_token_at_its_time_and_then_keeps_the_rate() {
+        let bucket = bucket(10, Duration::from_secs(1), 4);
+        bucket.empty_until(Duration::from_secs(3));
+        let turns = saturate(&bucket, Duration::ZERO, 3);
+        let expected: Vec<_> = [3000, 3100, 3200].map(Duration::from_millis).into();
         assert_eq!(turns, expected);
     }
 

@@ -129,6 +129,21 @@ fn the_projected_wait_counts_those_ahead() {
 }
 
 #[test]
+fn a_cooldown_stops_all_starts_only_gets_longer_and_ends_without_a_burst() {
+    let mut rig = Rig::new(&[limit(10, SECOND, 10, true)], SECOND);
+    assert!(rig.limits.cooled().is_none());
+    rig.limits.cool(rig.start + SECOND * 5);
+    rig.limits.cool(rig.start + SECOND * 2);
+    assert_eq!(rig.limits.cooled(), Some(rig.start + SECOND * 5));
+    assert_eq!(rig.limits.wait(rig.now, 0), SECOND * 5);
+    assert_eq!(rig.limits.starts_within(rig.now, SECOND), 0);
+    let starts: Vec<_> = (0..3)
+        .map(|_| rig.start(Some(Duration::ZERO)).as_millis())
+        .collect();
+    assert_eq!(starts, [5000, 5100, 5200]);
+}
+
+#[test]
 fn a_request_that_never_left_gives_its_place_back() {
     let mut rig = Rig::new(&[limit(2, SECOND, 2, true)], SECOND);
     rig.limits.ready(rig.now).unwrap();

@@ -1,0 +1,116 @@
+//! What the operator sees while it runs.
+
+use crate::support::{Caller, Proxy, Upstream, get, ok};
+
+#[tokio::test]
+async fn it_lives_and_is_ready_until_it_drains() {
+    let upstream = Upstream::holding().await;
+    let proxy = Proxy::before(&upstream, "");
+    assert_eq!(proxy.admin("/livez").await.status, 200);
+    assert_eq!(proxy.admin("/readyz").await.status, 200);
+    let mut caller = proxy.send(get("/")).await;
+    upstream.until_requests(1).await;
+
+    proxy.tell_to_stop().await;
+    proxy.until_draining().await;
+    let response = proxy.admin("/readyz").await;
+    assert_eq!(response.status, 503);
+    assert!(response.text().contains("draining"), "{}", response.text());
+    assert_eq!(proxy.admin("/livez").await.status, 200);
+    assert_eq!(proxy.metrics().await.in_flight("api"), 1.0);
+    upstream.release(1);
+    assert_eq!(caller.response().await.status, 200);
+    proxy.stopped().await;
+}
+
+#[tokio::test]
+async fn every_metric_is_there_under_its_name() {
+    let upstream = Upstream::answering(ok("ok")).await;
+    let proxy = Proxy::before(&upstream, "limits = [\"10/s\", \"100/min\"]");
+    assert_eq!(proxy.get("/").await.status, 200);
+    let metrics = proxy.metrics().await;
+    let names = [
+        "pacegate_requests_admitted_total{upstream=\"api\"}",
+        "pacegate_requests_total{upstream=\"api\",outcome=\"completed\"}",
+        "pacegate_queue_requests{upstream=\"api\"}",
+        "pacegate_queue_bytes{upstream=\"api\"}",
+        "pacegate_in_flight_requests{upstream=\"api\"}",
+        "pacegate_queue_wait_seconds_bucket{le=\"60.0\",upstream=\"api\"}",
+        "pacegate_queue_wait_seconds_bucket{le=\"+Inf\",upstream=\"api\"}",
+        "pacegate_queue_wait_seconds_sum{upstream=\"api\"}",
+        "pacegate_queue_wait_seconds_count{upstream=\"api\"}",
+        "pacegate_upstream_duration_seconds_count{upstream=\"api\"}",
+        "pacegate_upstream_responses_total{upstream=\"api\",status=\"2xx\"}",
+        "pacegate_upstream_throttled_total{upstream=\"api\"}",
+        "pacegate_limit_available{upstream=\"api\",limit=\"10/s\"}",
+        "pacegate_limit_available{upstream=\"api\",limit=\"100/min\"}",
+        "pacegate_held_seconds_total{upstream=\"api\",by=\"limit\"}",
+        "pacegate_held_seconds_total{upstream=\"api\",by=\"workers\"}",
+        "pacegate_held_seconds_total{upstream=\"api\",by=\"connection\"}",
+        "pacegate_client_connections",
+        "pacegate_build_info{version=",
+        "process_resident_memory_bytes",
+        "process_cpu_seconds_total",
+        "process_open_fds",
+    ];
+    let missing: Vec<_> = names
+        .into_iter()
+        .filter(|name| !metrics.has(name))
+        .collect();
+    assert!(missing.is_empty(), "{missing:#?} not in {metrics:#?}");
+    let wait = "pacegate_queue_wait_seconds_count";
+    assert_eq!(metrics.of("api", wait), 1.0);
+}
+
+#[tokio::test]
+async fn the_cooldown_has_its_metrics() {
+    let upstream = Upstream::answering(ok("ok")).await;
+    let proxy = Proxy::before(&upstream, "");
+    let metrics = proxy.metrics().await;
+    assert!(
+        metrics.has("pacegate_cooldown_seconds{upstream=\"api\"}"),
+        "{metrics:#?}"
+    );
+    let held = "pacegate_held_seconds_total{upstream=\"api\",by=\"cooldown\"}";
+    assert!(metrics.has(held), "{metrics:#?}");
+}
+
+#[tokio::test]
+async fn throttled_answers_are_counted() {
+    let answer = "HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n";
+    let upstream = Upstream::answering(answer).await;
+    let proxy = Proxy::before(&upstream, "queue.max_wait = \"100ms\"");
+    proxy.get("/").await;
+    let throttled = "pacegate_upstream_throttled_total";
+    assert!(proxy.metrics().await.of("api", throttled) >= 1.0);
+}
+
+#[tokio::test]
+async fn metrics_are_openmetrics_text() {
+    let upstream = Upstream::answering(ok("ok")).await;
+    let proxy = Proxy::before(&upstream, "");
+    let response = proxy.admin("/metrics").await;
+    let kind = response.fields.get("content-type").unwrap();
+    assert!(
+        kind.starts_with("application/openmetrics-text; version=1.0.0"),
+        "{kind}"
+    );
+    assert!(response.text().ends_with("# EOF\n"), "{}", response.text());
+}
+
+#[tokio::test]
+async fn what_it_does_not_know_is_not_found_and_nothing_can_be_changed() {
+    let upstream = Upstream::answering(ok("ok")).await;
+    let proxy = Proxy::before(&upstream, "");
+    assert_eq!(proxy.admin("/unheard-of").await.status, 404);
+    for method in ["POST", "PUT", "DELETE"] {
+        let mut caller = Caller::connect(proxy.admin).await;
+        let head = format!("{method} /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+        caller.send(head).await;
+        let response = caller.response().await;
+        assert_eq!(response.status, 405);
+        assert!(response.fields.has_token("allow", "GET"), "{response:?}");
+    }
+    // The operator's paths are not the callers'.
+    assert_eq!(proxy.get("/metrics").await.text(), "ok");
+}

@@ -1,0 +1,221 @@
+//! The program: arguments, exit codes, signals.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use tempfile::TempDir;
+
+use crate::support::{Caller, Upstream, get, soon};
+
+/// The system chooses the port.
+const FREE: &str = "127.0.0.1:0";
+
+/// What the program said and how it ended.
+#[derive(Debug)]
+struct Ended {
+    code: Option<i32>,
+    said: String,
+    complained: String,
+}
+
+/// A program that is killed if the test fails.
+#[derive(Debug)]
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pacegate"));
+    command
+        .args(arguments)
+        .env_remove("PACEGATE_LOG")
+        .stdin(Stdio::null());
+    command
+}
+
+/// Runs the program to its end.
+async fn run(arguments: &[&str]) -> Ended {
+    let mut command = program(arguments);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let output = soon("the program's end", output).await.unwrap();
+    Ended {
+        code: output.status.code(),
+        said: String::from_utf8(output.stdout).unwrap(),
+        complained: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A file with these settings.
+fn settings(toml: &str) -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("proxy.toml");
+    fs::write(&file, toml).unwrap();
+    let path = file.to_str().unwrap().to_owned();
+    (folder, path)
+}
+
+#[tokio::test]
+async fn check_accepts_the_sample() {
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/proxy.toml");
+    let ended = run(&["check", "--config", sample]).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.said.contains("proxy.toml"), "{ended:?}");
+    assert_eq!(ended.complained, "");
+}
+
+#[tokio::test]
+async fn check_and_run_refuse_a_wrong_file_and_say_why() {
+    let (_folder, file) =
+        settings("listen = 8080\n[upstream.a]\nurl = \"http://a\"\nlimits = [\"10/sek\"]\n");
+    for command in ["check", "run"] {
+        let ended = run(&[command, "--config", &file]).await;
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.complained.contains("proxy.toml:1:"), "{ended:?}");
+        assert!(
+            ended.complained.contains("`10/sek` is not a rate"),
+            "{ended:?}"
+        );
+        assert!(
+            ended.complained.contains("did you mean `10/sec`?"),
+            "{ended:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_there_is_a_mistake_of_the_operator() {
+    let (folder, _) = settings("");
+    let absent = folder.path().join("absent.toml");
+    for command in ["check", "run"] {
+        let ended = run(&[command, "--config", absent.to_str().unwrap()]).await;
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.complained.contains("absent.toml"), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_argument_is_a_mistake_of_the_operator() {
+    let ended = run(&["--unheard-of"]).await;
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.complained.contains("--unheard-of"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (listen, admin) in [(address.as_str(), FREE), (FREE, address.as_str())] {
+        let toml = format!("listen = \"{listen}\"\nadmin = \"{admin}\"\n");
+        let (_folder, file) = settings(&format!("{toml}[upstream.a]\nurl = \"http://a\"\n"));
+        let ended = run(&["run", "--config", &file]).await;
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(
+            ended.complained.contains(&format!("`{address}`")),
+            "{ended:?}"
+        );
+        assert!(ended.complained.contains("in use"), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_file_that_cannot_be_used_is_named() {
+    let toml = "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n[upstream.a]\n\
+        url = \"https://a\"\ntls.ca = \"ca.pem\"\n";
+    let (folder, file) = settings(toml);
+    let write = |content: &str| fs::write(folder.path().join("ca.pem"), content).unwrap();
+    for content in [
+        "",
+        "garbage",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    ] {
+        write(content);
+        let ended = run(&["run", "--config", &file]).await;
+        assert_eq!(ended.code, Some(2), "{content}: {ended:?}");
+        assert!(ended.complained.contains("ca.pem"), "{content}: {ended:?}");
+    }
+    fs::remove_file(folder.path().join("ca.pem")).unwrap();
+    let ended = run(&["run", "--config", &file]).await;
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.complained.contains("ca.pem"), "{ended:?}");
+}
+
+/// Starts the program and waits until it is ready; where its callers connect.
+async fn start(file: &str) -> (Running, SocketAddr) {
+    let mut command = program(&["run", "--config", file]);
+    let mut running = Running(command.stderr(Stdio::piped()).spawn().unwrap());
+    let complains = running.0.stderr.take().unwrap();
+    let ready = tokio::task::spawn_blocking(move || {
+        let mut lines = BufReader::new(complains).lines();
+        let ready = lines
+            .by_ref()
+            .map(Result::unwrap)
+            .find(|line| line.contains("ready"));
+        // Read on, so that it can write on.
+        std::thread::spawn(move || lines.for_each(drop));
+        ready
+    });
+    let line = soon("the program to be ready", ready)
+        .await
+        .unwrap()
+        .unwrap();
+    let (_, rest) = line.split_once("addresses=[").unwrap();
+    let (address, _) = rest.split_once(']').unwrap();
+    (running, address.parse().unwrap())
+}
+
+fn signal(running: &Running, name: &str) {
+    let mut kill = Command::new("kill");
+    kill.args([&format!("-{name}"), &running.0.id().to_string()]);
+    assert!(kill.status().unwrap().success());
+}
+
+async fn end(mut running: Running) -> ExitStatus {
+    let waited = tokio::task::spawn_blocking(move || running.0.wait().unwrap());
+    soon("the program's end", waited).await.unwrap()
+}
+
+/// The program before an upstream that holds its answers, and a caller in wait.
+async fn start_before(upstream: &Upstream) -> (Running, Caller, Caller) {
+    let toml = format!("listen = \"{FREE}\"\nadmin = \"{FREE}\"\nshutdown.drain = \"1h\"\n");
+    let url = upstream.url();
+    let (_folder, file) = settings(&format!("{toml}[upstream.a]\nurl = \"{url}\"\n"));
+    let (running, address) = start(&file).await;
+    let idle = Caller::connect(address).await;
+    let mut caller = Caller::connect(address).await;
+    caller.send(get("/")).await;
+    upstream.until_requests(1).await;
+    (running, idle, caller)
+}
+
+#[tokio::test]
+async fn a_signal_stops_it_after_the_drain() {
+    for name in ["TERM", "INT"] {
+        let upstream = Upstream::holding().await;
+        let (running, mut idle, mut caller) = start_before(&upstream).await;
+        signal(&running, name);
+        assert_eq!(idle.closed().await, b"");
+        upstream.release(1);
+        assert_eq!(caller.response().await.status, 200);
+        assert_eq!(end(running).await.code(), Some(0));
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_drain() {
+    let upstream = Upstream::holding().await;
+    let (running, mut idle, mut caller) = start_before(&upstream).await;
+    signal(&running, "TERM");
+    // The first was heard: two that come together are one.
+    assert_eq!(idle.closed().await, b"");
+    signal(&running, "TERM");
+    caller.response().await.assert_refusal(503, "draining");
+    assert_eq!(end(running).await.code(), Some(0));
+}

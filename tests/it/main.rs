@@ -1,0 +1,33 @@
+//! pacegate as its callers, its upstreams and its operator see it: real sockets,
+//! real time, and the binary where only that will do.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+/// What the operator sees while it runs.
+mod admin;
+/// The program: arguments, exit codes, signals.
+mod binary;
+/// Request and response bodies on their way through.
+mod bodies;
+/// Configuration files as users write them: good ones, bad ones, the sample.
+mod config;
+/// No request is lost: the counts add up at every instant.
+mod conservation;
+/// `pacegate demo` from outside.
+mod demo;
+/// What changes in a message head, and what does not.
+mod heads;
+/// Callers that send nothing, too little or too much.
+mod hostile;
+/// Callers that speak HTTP/2.
+mod http2;
+/// Rates, calls in flight, lanes, and the room in the queue.
+mod limits;
+/// Every way a request can end, as its caller sees it.
+mod outcomes;
+/// What is sent again after a broken connection, and what never is.
+mod retry;
+/// How each kind of unfinished work ends at a stop.
+mod stop;
+/// The daemon, the upstream and the callers of the tests.
+mod support;
