@@ -38,6 +38,24 @@ async fn no_second_at_the_upstream_holds_more_than_ten_of_thirty_at_once() {
 }
 
 #[tokio::test]
+async fn after_a_429_nothing_starts_before_the_time_it_names() {
+    let refusal = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n";
+    let upstream = Upstream::answering(refusal).await;
+    let proxy = Proxy::before(&upstream, "");
+    assert_eq!(proxy.get("/first").await.status, 429);
+    let cooldown = "pacegate_cooldown_seconds{upstream=\"api\"}";
+    assert!(proxy.metrics().await.value(cooldown) > 0.0);
+    assert_eq!(proxy.get("/second").await.status, 429);
+    let arrivals: Vec<_> = upstream.requests().iter().map(|seen| seen.at).collect();
+    assert!(
+        arrivals[1] - arrivals[0] >= Duration::from_secs(1),
+        "{arrivals:?}"
+    );
+    let held = "pacegate_held_seconds_total{upstream=\"api\",by=\"cooldown\"}";
+    assert!(proxy.metrics().await.value(held) > 0.9);
+}
+
+#[tokio::test]
 async fn requests_leave_in_the_order_in_which_they_came() {
     let upstream = Upstream::answering(ok("ok")).await;
     // One call at a time, so that the upstream cannot see them overtake either.
