@@ -17,7 +17,7 @@
 //!   +-------------------+--- oneshot <------ response head; the body streams
 //! ```
 //!
-//! `server` accepts and parses, `proxy` finds the [`lane`] and rewrites the head,
+//! `server` accepts and parses, `proxy` finds the lane and rewrites the head,
 //! and the lane does the rest: one per upstream, sharing nothing with the others.
 //! While nobody waits and the limits allow, the caller's own task takes the turn
 //! and sends; no request then changes its task or its core.

@@ -3,9 +3,9 @@
 //!
 //! Each core runs its own accept loops. A connection holds one of
 //! `max_connections` permits as long as it lives; when there is none, each loop
-//! holds its next connection back, and the others wait in the kernel's backlog. On a stop the loops first take what
-//! the kernel has already accepted, then end; each connection finishes the
-//! request it is on and closes.
+//! holds its next connection back, and the others wait in the kernel's backlog.
+//! On a stop the loops first take what the kernel has already accepted, then
+//! end; each connection finishes the request it is on and closes.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};

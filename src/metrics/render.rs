@@ -20,6 +20,10 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 
 type Pairs<'a> = [(&'static str, &'a str)];
 
+/// Writes the rows of one lane: labels besides the lane's name, and a value.
+type Rows<'a> =
+    &'a dyn Fn(&Snapshot, &mut dyn FnMut(&Pairs<'_>, u64) -> fmt::Result) -> fmt::Result;
+
 /// All metrics as text.
 pub(crate) fn render(lanes: Vec<Snapshot>, connections: u64) -> String {
     let mut registry = Registry::default();
@@ -53,11 +57,11 @@ impl Collector for All {
 impl All {
     fn requests(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Requests taken charge of, those refused at once included";
-        self.counters(to, "pacegate_requests_admitted", help, |lane, row| {
+        self.counters(to, "pacegate_requests_admitted", help, &|lane, row| {
             row(&[], lane.admitted)
         })?;
         let help = "Requests by how they ended";
-        self.counters(to, "pacegate_requests", help, |lane, row| {
+        self.counters(to, "pacegate_requests", help, &|lane, row| {
             Outcome::ALL
                 .iter()
                 .try_for_each(|end| row(&[("outcome", end.label())], lane.ended(*end)))
@@ -66,14 +70,14 @@ impl All {
             to,
             "pacegate_queue_requests",
             "Requests waiting",
-            |lane, row| row(&[], lane.waiting()),
+            &|lane, row| row(&[], lane.waiting()),
         )?;
         let help = "Bytes of request heads and bodies waiting";
-        self.gauges(to, "pacegate_queue_bytes", help, |lane, row| {
+        self.gauges(to, "pacegate_queue_bytes", help, &|lane, row| {
             row(&[], u64::try_from(lane.queue_bytes).unwrap_or(0))
         })?;
         let help = "Requests sent and not yet ended";
-        self.gauges(to, "pacegate_in_flight_requests", help, |lane, row| {
+        self.gauges(to, "pacegate_in_flight_requests", help, &|lane, row| {
             row(&[], lane.in_flight())
         })
     }
@@ -85,7 +89,7 @@ impl All {
 
     fn responses(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Responses of the upstream by class of status";
-        self.counters(to, "pacegate_upstream_responses", help, |lane, row| {
+        self.counters(to, "pacegate_upstream_responses", help, &|lane, row| {
             let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
             classes
                 .iter()
@@ -93,7 +97,7 @@ impl All {
                 .try_for_each(|(class, count)| row(&[("status", class)], count))
         })?;
         let help = "Responses of the upstream that said: too many requests";
-        self.counters(to, "pacegate_upstream_throttled", help, |lane, row| {
+        self.counters(to, "pacegate_upstream_throttled", help, &|lane, row| {
             row(&[], lane.throttled)
         })?;
         let (help, unit) = ("Time left of a cooldown", Some(&Unit::Seconds));
@@ -105,7 +109,7 @@ impl All {
             ConstGauge::new(left).encode(family.encode_family(&labels)?)?;
         }
         let help = "Requests that the limit would let start now";
-        self.gauges(to, "pacegate_limit_available", help, |lane, row| {
+        self.gauges(to, "pacegate_limit_available", help, &|lane, row| {
             let limits = lane.available.iter();
             limits
                 .map(|(label, left)| (label.as_str(), *left))
@@ -184,16 +188,13 @@ impl All {
         to: &mut DescriptorEncoder<'_>,
         name: &str,
         help: &str,
-        rows: impl Fn(&Snapshot, &mut dyn FnMut(&Pairs<'_>, u64) -> fmt::Result) -> fmt::Result,
+        rows: Rows<'_>,
     ) -> fmt::Result {
         let mut family = to.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for lane in &self.lanes {
-            rows(lane, &mut |labels, value| {
-                let labels = with_upstream(lane, labels);
-                ConstCounter::new(value).encode(family.encode_family(&labels)?)
-            })?;
-        }
-        Ok(())
+        // The requests that reach no lane are counted as well.
+        self.rows(self.lanes.iter(), rows, |labels, value| {
+            ConstCounter::new(value).encode(family.encode_family(&labels)?)
+        })
     }
 
     fn gauges(
@@ -201,13 +202,25 @@ impl All {
         to: &mut DescriptorEncoder<'_>,
         name: &str,
         help: &str,
-        rows: impl Fn(&Snapshot, &mut dyn FnMut(&Pairs<'_>, u64) -> fmt::Result) -> fmt::Result,
+        rows: Rows<'_>,
     ) -> fmt::Result {
         let mut family = to.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for lane in self.upstreams() {
+        self.rows(self.upstreams(), rows, |labels, value| {
+            ConstGauge::new(value).encode(family.encode_family(&labels)?)
+        })
+    }
+
+    fn rows<'a>(
+        &self,
+        lanes: impl Iterator<Item = &'a Snapshot>,
+        rows: Rows<'_>,
+        mut write: impl FnMut(&Pairs<'_>, u64) -> fmt::Result,
+    ) -> fmt::Result {
+        for lane in lanes {
             rows(lane, &mut |labels, value| {
-                let labels = with_upstream(lane, labels);
-                ConstGauge::new(value).encode(family.encode_family(&labels)?)
+                let mut all = vec![("upstream", lane.upstream.as_str())];
+                all.extend_from_slice(labels);
+                write(&all, value)
             })?;
         }
         Ok(())
@@ -235,10 +248,4 @@ impl All {
         }
         Ok(())
     }
-}
-
-fn with_upstream<'a>(lane: &'a Snapshot, labels: &Pairs<'a>) -> Vec<(&'static str, &'a str)> {
-    let mut all = vec![("upstream", lane.upstream.as_str())];
-    all.extend_from_slice(labels);
-    all
 }
