@@ -92,18 +92,22 @@ impl Daemon {
     ///
     /// A certificate cannot be used, or a socket cannot be had.
     pub fn bind(config: Config) -> Result<Self, DaemonError> {
-        let dialers = config.upstreams.iter().map(|upstream| {
-            Dialer::new(upstream)
-                .map_err(|error| DaemonError::Upstream(upstream.name.clone(), error.into()))
-        });
-        let dialers = dialers.collect::<Result<_, _>>()?;
         let admin: Vec<Listen> = config.admin.iter().cloned().collect();
         Ok(Self {
-            dialers,
+            dialers: dialers(&config)?,
             bound: Bound::new(&config.listen, config.threads.get()).map_err(DaemonError::Listen)?,
             admin: Bound::new(&admin, 1).map_err(DaemonError::Listen)?,
             config,
         })
+    }
+
+    /// Checks what [`Daemon::bind`] does, but for the sockets.
+    ///
+    /// # Errors
+    ///
+    /// A certificate cannot be used.
+    pub fn check(config: &Config) -> Result<(), DaemonError> {
+        dialers(config).map(drop)
     }
 
     /// The TCP addresses where callers connect.
@@ -133,6 +137,14 @@ impl Daemon {
         }
         systemd::ready();
         tracing::info!(addresses = ?self.bound.addresses, "ready");
+        if !self
+            .bound
+            .addresses
+            .iter()
+            .all(|address| address.ip().is_loopback())
+        {
+            tracing::warn!("callers are not authenticated: whoever can connect spends the limits");
+        }
         tokio::select! {
             _ = stop.recv() => {}
             _ = lost.recv() => return Err(DaemonError::CoreLost),
@@ -145,6 +157,15 @@ impl Daemon {
         tracing::info!(finished = stopped.finished, cut = stopped.cut, "stopped");
         Ok(stopped)
     }
+}
+
+/// What opens the connections to each upstream.
+fn dialers(config: &Config) -> Result<Vec<Dialer>, DaemonError> {
+    let dialers = config.upstreams.iter().map(|upstream| {
+        Dialer::new(upstream)
+            .map_err(|error| DaemonError::Upstream(upstream.name.clone(), error.into()))
+    });
+    dialers.collect()
 }
 
 /// The stages of a stop, in their order; each becomes true once.

@@ -2,7 +2,6 @@
 //! the exit code.
 
 use std::error::Error;
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -23,22 +22,18 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match &cli.command {
         None | Some(Command::Run) => run(&cli),
-        Some(Command::Check) => check(&cli.config),
+        Some(Command::Check) => check(&cli),
         Some(Command::Demo(options)) => demo(options),
     }
 }
 
 fn run(cli: &Cli) -> ExitCode {
-    let config = match Config::load(&cli.config) {
+    let config = match load(cli) {
         Ok(config) => config,
-        Err(problems) => return fail(MISUSED, &problems.to_string()),
+        Err(text) => return fail(MISUSED, &text),
     };
-    if let Err(error) = telemetry::start(&config.log, cli.log.as_deref()) {
-        return fail(
-            MISUSED,
-            &format!("pacegate: the log filter is wrong: {error}"),
-        );
-    }
+    // The filter was checked with the settings.
+    let _ = telemetry::start(&config.log, cli.log.as_deref());
     signals::raise_file_limit();
     let ran = block_on(async {
         let stop = signals::stop().map_err(DaemonError::System)?;
@@ -46,24 +41,36 @@ fn run(cli: &Cli) -> ExitCode {
     });
     match ran {
         Ok(_) => ExitCode::SUCCESS,
-        Err(error) => {
-            let code = match error {
-                DaemonError::Listen(_) | DaemonError::Upstream(..) => MISUSED,
-                DaemonError::System(_) | DaemonError::CoreLost => FAILED,
-            };
-            fail(code, &format!("pacegate: {}", chain(&error)))
-        }
+        Err(error) => fail(code(&error), &say(&error)),
     }
 }
 
-fn check(path: &Path) -> ExitCode {
-    match Config::load(path) {
-        Ok(config) => {
-            let upstreams = config.upstreams.len();
-            println!("{}: right, {upstreams} upstream(s)", path.display());
-            ExitCode::SUCCESS
-        }
-        Err(problems) => fail(MISUSED, &problems.to_string()),
+fn check(cli: &Cli) -> ExitCode {
+    match load(cli) {
+        Ok(config) => match Daemon::check(&config) {
+            Ok(()) => {
+                println!("{}: ok", cli.config.display());
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(code(&error), &say(&error)),
+        },
+        Err(text) => fail(MISUSED, &text),
+    }
+}
+
+/// The settings, or what is wrong with them.
+fn load(cli: &Cli) -> Result<Config, String> {
+    let config = Config::load(&cli.config).map_err(|problems| problems.to_string())?;
+    match telemetry::filter(&config.log, cli.log.as_deref()) {
+        Ok(_) => Ok(config),
+        Err(error) => Err(format!("pacegate: the log filter is wrong: {error}")),
+    }
+}
+
+fn code(error: &DaemonError) -> u8 {
+    match error {
+        DaemonError::Listen(_) | DaemonError::Upstream(..) => MISUSED,
+        DaemonError::System(_) | DaemonError::CoreLost => FAILED,
     }
 }
 
@@ -76,7 +83,7 @@ fn demo(options: &cli::Demo) -> ExitCode {
     match shown {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(FAILED),
-        Err(error) => fail(FAILED, &format!("pacegate: {}", chain(&error))),
+        Err(error) => fail(FAILED, &say(&error)),
     }
 }
 
@@ -94,8 +101,8 @@ fn fail(code: u8, text: &str) -> ExitCode {
 }
 
 /// An error and its causes on one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
+fn say(error: &dyn Error) -> String {
+    let mut text = format!("pacegate: {error}");
     let mut cause = error.source();
     while let Some(error) = cause {
         text.push_str(": ");

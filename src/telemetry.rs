@@ -13,7 +13,7 @@ use crate::config::{Log, LogFormat};
 ///
 /// The filter cannot be understood.
 pub fn start(settings: &Log, filter: Option<&str>) -> Result<(), ParseError> {
-    let filter = EnvFilter::builder().parse(filter.unwrap_or(&settings.filter))?;
+    let filter = self::filter(settings, filter)?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -24,4 +24,13 @@ pub fn start(settings: &Log, filter: Option<&str>) -> Result<(), ParseError> {
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };
     Ok(())
+}
+
+/// What is logged: `filter` if given, else what the settings say.
+///
+/// # Errors
+///
+/// It cannot be understood.
+pub fn filter(settings: &Log, filter: Option<&str>) -> Result<EnvFilter, ParseError> {
+    EnvFilter::builder().parse(filter.unwrap_or(&settings.filter))
 }

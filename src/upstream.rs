@@ -117,6 +117,14 @@ impl Connection {
         }
     }
 
+    /// Waits until a request can be sent; false if the connection has closed.
+    pub(crate) async fn ready(&mut self) -> bool {
+        match &mut self.protocol {
+            Protocol::Http1(sender) => sender.ready().await.is_ok(),
+            Protocol::Http2(sender, _) => sender.ready().await.is_ok(),
+        }
+    }
+
     /// Whether the upstream has closed it.
     pub(crate) fn is_closed(&self) -> bool {
         match &self.protocol {

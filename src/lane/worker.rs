@@ -27,6 +27,10 @@ use crate::upstream::{ConnectError, Connection, Origin, SendError};
 /// The pause before the second try to connect; it doubles with each further.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a connection may take to get ready after its last body has ended;
+/// its driver only has to run once.
+const LONGEST_REST: Duration = Duration::from_millis(50);
+
 /// One of the `max_in_flight` slots.
 #[derive(Debug)]
 pub(super) struct Slot(Arc<Shared>);
@@ -118,6 +122,11 @@ async fn serve(core: &Arc<Core>, lease: Lease, job: Job, call: Call, turn: Turn)
 async fn connection(core: &Arc<Core>, began: Instant) -> Result<Connection, ConnectError> {
     if let Some(connection) = core.pool.take(began) {
         return Ok(connection);
+    }
+    while let Some(mut connection) = core.pool.take_resting() {
+        if let Ok(true) = time::timeout(LONGEST_REST, connection.ready()).await {
+            return Ok(connection);
+        }
     }
     // Where one connection carries many calls, one at a time is opened, and
     // those who had to wait for it look first whether it has room for them.

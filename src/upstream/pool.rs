@@ -1,6 +1,7 @@
 //! The unused connections of one core to one upstream: last in, first out, so
 //! that the fewest are kept busy and the rest age and go.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,6 +26,9 @@ pub(crate) struct Pool {
 #[derive(Debug, Default)]
 struct Kept {
     idle: Vec<Connection>,
+    /// Their last body has just ended and their drivers have not run since, so
+    /// they are not ready yet; the first in will be ready first.
+    resting: VecDeque<Connection>,
     /// The HTTP/2 connection that the next call joins.
     shared: Option<Shared>,
 }
@@ -55,21 +59,25 @@ impl Pool {
         {
             return Some(connection);
         }
-        let mut resting = Vec::new();
-        let mut found = None;
-        while let Some(connection) = kept.idle.pop() {
-            if !self.is_fresh(&connection, now) {
-                continue;
-            }
-            if connection.is_ready() {
-                found = Some(connection);
+        while let Some(connection) = kept.resting.pop_front() {
+            if !connection.is_ready() && !connection.is_closed() {
+                // To the back: one that lingers must not hold up the others.
+                kept.resting.push_back(connection);
                 break;
             }
-            // Its last body has just ended; its driver has not run since.
-            resting.push(connection);
+            kept.idle.push(connection);
         }
-        kept.idle.extend(resting);
-        found
+        loop {
+            let connection = kept.idle.pop()?;
+            if self.is_fresh(&connection, now) {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// A connection that will be ready in a moment, or turn out to be closed.
+    pub(crate) fn take_resting(&self) -> Option<Connection> {
+        self.kept().resting.pop_front()
     }
 
     /// Keeps `connection` for the next request, unless it is used up.
@@ -81,7 +89,8 @@ impl Pool {
             return;
         }
         match connection.protocol {
-            Protocol::Http1(_) => self.kept().idle.push(connection),
+            Protocol::Http1(_) if connection.is_ready() => self.kept().idle.push(connection),
+            Protocol::Http1(_) => self.kept().resting.push_back(connection),
             Protocol::Http2(sender, streams) => self.share(sender, &streams, connection.opened),
         }
     }
@@ -97,6 +106,8 @@ impl Pool {
     pub(crate) fn sweep(&self, now: Instant) {
         let mut kept = self.kept();
         kept.idle
+            .retain(|connection| self.is_fresh(connection, now));
+        kept.resting
             .retain(|connection| self.is_fresh(connection, now));
         let too_old =
             |shared: &Shared| shared.sender.is_closed() || now >= shared.opened + self.max_age;
