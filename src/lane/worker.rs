@@ -7,6 +7,8 @@
 //! the worker that leaves the gate, the response that frees a slot. There are
 //! never more calls and workers than `max_in_flight`.
 
+use std::error::Error;
+use std::iter::successors;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -175,11 +177,13 @@ fn refuse(core: &Arc<Core>, began: Instant, error: &ConnectError) {
     let Some(call) = core.shared.gate.take_without_turn(&core.shared, began) else {
         return;
     };
-    let cause = std::error::Error::source(error);
+    let causes: Vec<String> = successors(error.source(), |&cause| cause.source())
+        .map(ToString::to_string)
+        .collect();
     tracing::warn!(
         upstream = core.shared.name,
-        error = %error,
-        cause = cause.map(tracing::field::display),
+        %error,
+        cause = causes.join(": "),
         "no connection to the upstream"
     );
     let (_, account, reply) = call.open();
