@@ -207,7 +207,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// The TLS handshake.
     pub tls: Duration,
-    /// From the start of the request to the response head.
+    /// From the start of the request, or the last piece of a body that streams,
+    /// to the response head.
     pub response: Duration,
     /// Between two pieces of the response body.
     pub stall: Duration,

@@ -9,6 +9,8 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -55,6 +57,8 @@ struct Rest {
     incoming: Incoming,
     left: u64,
     stall: Stall,
+    /// Pieces passed on so far.
+    pieces: Arc<AtomicU64>,
 }
 
 impl Upload {
@@ -72,6 +76,7 @@ impl Upload {
             incoming,
             left: bounds.max,
             stall: Stall::new(bounds.stall),
+            pieces: Arc::default(),
         };
         if announced.lower() > bounds.buffer as u64 {
             return Ok(Self {
@@ -105,6 +110,11 @@ impl Upload {
     /// Bytes held in memory.
     pub(crate) fn buffered(&self) -> usize {
         self.read.len()
+    }
+
+    /// Counts the pieces that are passed on, where the body streams.
+    pub(crate) fn pieces(&self) -> Option<Arc<AtomicU64>> {
+        Some(Arc::clone(&self.rest.as_ref()?.pieces))
     }
 
     /// A second copy, if the whole body is in memory.
@@ -178,6 +188,7 @@ impl Rest {
             return Poll::Ready(Some(Err(UploadError::Stalled)));
         };
         self.stall.moved();
+        self.pieces.fetch_add(1, Ordering::Relaxed);
         let frame = match frame {
             None => return Poll::Ready(None),
             Some(Err(error)) => return Poll::Ready(Some(Err(UploadError::Broken(error)))),

@@ -8,6 +8,8 @@
 
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ::http::{Method, Request, Response, StatusCode};
@@ -57,8 +59,38 @@ pub(super) fn run(
         true => spare(&request),
         false => None,
     };
-    let sent = lease.send(request, core.shared.dialer.origin());
-    finish(&core.shared, lease, turn, sent, spare, account)
+    let shared = &*core.shared;
+    let silence = silence(shared, &account, request.body().pieces());
+    let sent = lease.send(request, shared.dialer.origin());
+    finish(shared, lease, turn, sent, silence, spare, account)
+}
+
+/// Returns when the response head has been waited for too long: since the start,
+/// or since the last piece of a body that streams.
+fn silence(
+    shared: &Shared,
+    account: &Account,
+    pieces: Option<Arc<AtomicU64>>,
+) -> impl Future<Output = ()> + Send + use<> {
+    let span = shared.settings.timeouts.response;
+    let end = account.end_of_time();
+    let bound = move |from: Instant| end.map_or(from + span, |end| end.min(from + span));
+    let mut until = bound(account.started());
+    let mut seen = 0;
+    async move {
+        loop {
+            time::sleep_until(until).await;
+            let now = Instant::now();
+            let passed = pieces
+                .as_ref()
+                .map_or(0, |pieces| pieces.load(Ordering::Relaxed));
+            if passed == seen || end.is_some_and(|end| end <= now) {
+                return;
+            }
+            seen = passed;
+            until = bound(now);
+        }
+    }
 }
 
 /// Waits for the response head of what was `sent`.
@@ -67,17 +99,14 @@ async fn finish(
     lease: Lease,
     turn: Turn,
     sent: impl Future<Output = Result<Response<Incoming>, Box<SendError>>> + Send,
+    silence: impl Future<Output = ()> + Send,
     spare: Option<Box<Request<Upload>>>,
     mut account: Account,
 ) -> Result<Response<Passage>, Broken> {
-    let bound = account.started() + shared.settings.timeouts.response;
-    let bound = account.end_of_time().map_or(bound, |end| end.min(bound));
     let sent = tokio::select! {
         biased;
         sent = sent => sent,
-        () = time::sleep_until(bound) => {
-            return Err(Broken::Ended(account.end(Outcome::UpstreamTimeout)));
-        }
+        () = silence => return Err(Broken::Ended(account.end(Outcome::UpstreamTimeout))),
         () = shared.cut() => return Err(Broken::Ended(account.end(Outcome::Draining))),
     };
     let now = Instant::now();

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::*;
@@ -252,4 +253,36 @@ async fn the_projected_wait_is_what_retry_after_says() {
     assert!(Instant::now() <= end);
     sleep_until(end).await;
     assert_eq!(rig.shared.waiting(), 0);
+}
+
+/// Sends a streaming body in pieces of `pause`; the status of the answer.
+async fn stream_in_pieces(rig: &Rig, pieces: usize, pause: Duration) -> String {
+    let mut caller = rig.connect();
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n",
+        pieces * 1000
+    );
+    caller.write_all(head.as_bytes()).await.unwrap();
+    for _ in 0..pieces {
+        sleep(pause).await;
+        caller.write_all(&[b'x'; 1000]).await.unwrap();
+    }
+    let mut status = [0; 12];
+    caller.read_exact(&mut status).await.unwrap();
+    String::from_utf8_lossy(&status[9..]).into_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_for_an_answer_begins_anew_with_each_piece_of_a_streamed_body() {
+    let settings = "buffer_body = \"100B\"\n[upstream.a.timeouts]\nresponse = \"2s\"";
+    let rig = Rig::new(settings, PROMPT);
+    assert_eq!(stream_in_pieces(&rig, 10, 1500 * MS).await, "200");
+    assert_eq!(rig.arrivals(), [0]);
+    let slow = Upstream {
+        answer: 5000 * MS,
+        ..PROMPT
+    };
+    let rig = Rig::new(settings, slow);
+    assert_eq!(stream_in_pieces(&rig, 3, 500 * MS).await, "504");
+    assert_eq!(rig.ended(Outcome::UpstreamTimeout), 1);
 }

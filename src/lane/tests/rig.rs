@@ -78,14 +78,7 @@ impl Rig {
     }
 
     pub(super) fn send_body(&self, path: &str, body: Bytes) -> JoinHandle<(StatusCode, Duration)> {
-        let (ours, theirs) = tokio::io::duplex(64 * 1024);
-        let proxy = Arc::clone(&self.proxy);
-        let service = service_fn(move |request: Request<Incoming>| {
-            let proxy = Arc::clone(&proxy);
-            async move { Ok::<_, Infallible>(proxy.handle(request).await) }
-        });
-        let server = hyper::server::conn::http1::Builder::new();
-        tokio::spawn(server.serve_connection(TokioIo::new(theirs), service));
+        let ours = self.connect();
         let (path, start) = (path.to_owned(), self.start);
         tokio::spawn(async move {
             let io = TokioIo::new(ours);
@@ -107,6 +100,19 @@ impl Rig {
                 _ = connection => exchange.await,
             }
         })
+    }
+
+    /// A caller's connection.
+    pub(super) fn connect(&self) -> tokio::io::DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let proxy = Arc::clone(&self.proxy);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let proxy = Arc::clone(&proxy);
+            async move { Ok::<_, Infallible>(proxy.handle(request).await) }
+        });
+        let server = hyper::server::conn::http1::Builder::new();
+        tokio::spawn(server.serve_connection(TokioIo::new(theirs), service));
+        ours
     }
 
     /// Lets everything happen that can happen without time passing.
