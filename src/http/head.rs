@@ -4,7 +4,6 @@
 //! Only what RFC 9110, section 7.6, asks of a gateway changes; the order and
 //! the repeats of all other fields stay.
 
-use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
 use ::http::header::{
@@ -192,9 +191,8 @@ pub(crate) fn asks_to_pause(status: StatusCode, headers: &HeaderMap) -> Option<D
 
 /// Tells the caller how long its request waited (Server-Timing, section 3).
 pub(crate) fn add_queue_time(headers: &mut HeaderMap, wait: Duration) {
-    let mut text = String::with_capacity(32);
-    // Writing into a string does not fail.
-    let _ = write!(text, "pacegate_queue;dur={}", wait.as_micros() as f64 / 1e3);
+    let micros = wait.as_micros();
+    let text = format!("pacegate_queue;dur={}.{:03}", micros / 1000, micros % 1000);
     if let Ok(value) = HeaderValue::try_from(text) {
         headers.append(SERVER_TIMING, value);
     }
