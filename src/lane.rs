@@ -43,6 +43,7 @@ mod call;
 mod exchange;
 mod gate;
 mod job;
+mod lease;
 mod passage;
 mod queue;
 mod worker;

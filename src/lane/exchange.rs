@@ -17,8 +17,8 @@ use hyper::body::Incoming;
 use tokio::time::{self, Instant};
 
 use super::account::Account;
+use super::lease::Lease;
 use super::passage::Passage;
-use super::worker::Lease;
 use super::{Core, Shared};
 use crate::http::body::{Upload, UploadError};
 use crate::http::head;

@@ -16,7 +16,8 @@ use tokio::sync::{self, MutexGuard, mpsc};
 use tokio::time::Instant;
 
 use super::job::{Call, Job};
-use super::worker::{self, Lease};
+use super::lease::Lease;
+use super::worker;
 use super::{Core, Shared};
 use crate::metrics::Holder;
 use crate::pacing::Turn;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::account::Account;
-use super::worker::Lease;
+use super::lease::Lease;
 use crate::config;
 use crate::http::body::Stall;
 use crate::outcome::Outcome;

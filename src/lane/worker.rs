@@ -13,18 +13,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ::http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::time::{self, Instant};
 
 use super::exchange::{self, Broken};
 use super::gate::Pass;
 use super::job::{Call, Job};
+use super::lease::{Lease, Slot};
 use super::{Core, Shared};
-use crate::http::body::Upload;
 use crate::outcome::Outcome;
 use crate::pacing::Turn;
-use crate::upstream::{ConnectError, Connection, Origin, SendError};
+use crate::upstream::{ConnectError, Connection};
 
 /// The pause before the second try to connect; it doubles with each further.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -33,23 +31,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// its driver only has to run once.
 const LONGEST_REST: Duration = Duration::from_millis(50);
 
-/// One of the `max_in_flight` slots.
-#[derive(Debug)]
-pub(super) struct Slot(Arc<Shared>);
-
 /// Counts a worker among those that get ready for a turn.
 #[derive(Debug)]
 struct Standing(Arc<Shared>);
-
-/// A ready connection and a slot: what it takes to make one call.
-/// [`Lease::finish`] keeps the connection; dropping the lease closes it. Either
-/// way the slot is free and a worker is hired if a job waits for it.
-#[derive(Debug)]
-pub(super) struct Lease {
-    core: Arc<Core>,
-    connection: Option<Connection>,
-    slot: Option<Slot>,
-}
 
 /// Hires as many workers on this core as the waiting jobs can use soon.
 pub(super) fn hire(core: &Arc<Core>) {
@@ -73,7 +57,7 @@ async fn run(core: Arc<Core>, mut slot: Slot, standing: Standing) {
                 break;
             }
         };
-        let mut lease = Lease::new(&core, connection, slot);
+        let lease = Lease::new(&core, connection, slot);
         match core.shared.gate.pass(&core, &lease, began).await {
             Pass::Turn(job, call, turn) => {
                 drop(standing);
@@ -85,10 +69,7 @@ async fn run(core: Arc<Core>, mut slot: Slot, standing: Standing) {
                 lease.finish();
                 break;
             }
-            Pass::Stale => match lease.slot.take() {
-                Some(kept) => slot = kept,
-                None => break,
-            },
+            Pass::Stale => slot = lease.close(),
         }
     }
     // In this order: a job that came while this worker still stood here was
@@ -217,25 +198,6 @@ impl Shared {
     }
 }
 
-impl Slot {
-    /// A slot, if one is free.
-    pub(super) fn try_take(shared: &Arc<Shared>) -> Option<Self> {
-        let max = shared.settings.max_in_flight.get();
-        let free = |taken| (taken < max).then_some(taken + 1);
-        let taken = &shared.in_flight;
-        taken
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, free)
-            .ok()?;
-        Some(Self(Arc::clone(shared)))
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
 impl Standing {
     fn new(shared: &Arc<Shared>) -> Self {
         shared.standing.fetch_add(1, Ordering::SeqCst);
@@ -246,58 +208,5 @@ impl Standing {
 impl Drop for Standing {
     fn drop(&mut self) {
         self.0.standing.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-impl Lease {
-    pub(super) fn new(core: &Arc<Core>, connection: Connection, slot: Slot) -> Self {
-        Self {
-            core: Arc::clone(core),
-            connection: Some(connection),
-            slot: Some(slot),
-        }
-    }
-
-    /// Sends `request` on the connection, see [`Connection::send`].
-    pub(super) fn send(
-        &mut self,
-        request: Request<Upload>,
-        origin: &Origin,
-    ) -> impl Future<Output = Result<Response<Incoming>, Box<SendError>>> + Send + use<> {
-        let connection = self.connection.as_mut();
-        let connection = connection.expect("a lease has its connection until it is finished");
-        connection.send(request, origin)
-    }
-
-    /// Whether the connection can still be expected to work at `now`.
-    pub(super) fn is_fresh(&self, now: Instant) -> bool {
-        let connection = self.connection.as_ref();
-        connection.is_some_and(|connection| self.core.pool.is_fresh(connection, now))
-    }
-
-    /// Whether the connection has carried a request, so that the upstream may be
-    /// closing it this instant.
-    pub(super) fn may_be_closing(&self) -> bool {
-        let connection = self.connection.as_ref();
-        connection.is_some_and(Connection::was_used)
-    }
-
-    /// The call is over and the connection can be used again.
-    pub(super) fn finish(mut self) {
-        if let Some(connection) = self.connection.take() {
-            self.core.pool.put(connection, Instant::now());
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let Some(slot) = self.slot.take() else { return };
-        // First the slot, then the look: a job that found no slot has counted
-        // itself before, so one of the two sees the other.
-        drop(slot);
-        if self.core.shared.waiting() > 0 {
-            hire(&self.core);
-        }
     }
 }
