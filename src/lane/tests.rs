@@ -286,3 +286,21 @@ async fn the_time_for_an_answer_begins_anew_with_each_piece_of_a_streamed_body()
     assert_eq!(stream_in_pieces(&rig, 3, 500 * MS).await, "504");
     assert_eq!(rig.ended(Outcome::UpstreamTimeout), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_whole_time_of_a_request_is_bounded_wherever_it_is() {
+    let slow = Upstream {
+        answer: 5000 * MS,
+        ..PROMPT
+    };
+    let settings = "max_in_flight = 1\n[upstream.a.timeouts]\ntotal = \"2s\"";
+    let rig = Rig::new(settings, slow);
+    let flies = rig.send("/flies");
+    rig.settle().await;
+    let waits = rig.send("/waits");
+    for (caller, outcome) in [(flies, Outcome::UpstreamTimeout), (waits, Outcome::Expired)] {
+        let (status, at) = caller.await.unwrap();
+        assert_eq!((status.as_u16(), at), (504, 2000 * MS));
+        assert_eq!(rig.ended(outcome), 1);
+    }
+}

@@ -139,3 +139,6 @@ impl Error for TlsError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
