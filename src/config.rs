@@ -107,6 +107,16 @@ pub struct Upstream {
     pub limits: Vec<Limit>,
     /// How long a request can be on its way before the API has counted it.
     pub guard: Guard,
+    /// What a request costs; the first rule that applies decides.
+    pub costs: Vec<CostRule>,
+    /// Most keys of one kind that are told apart.
+    pub max_keys: NonZeroUsize,
+    /// Most requests of one key waiting.
+    pub max_waiting_per_key: NonZeroUsize,
+    /// The pause after a refusal.
+    pub cooldown: Cooldown,
+    /// How a request is sent again.
+    pub retry: Retry,
     /// Most calls at once.
     pub max_in_flight: NonZeroUsize,
     /// The longest body that is read before the request is queued, in bytes.
@@ -165,6 +175,84 @@ pub struct Limit {
     /// Whether no window of `period` may hold more than `count` starts; not so
     /// for a documented token bucket.
     pub window: bool,
+    /// What tells apart those of whom each has this limit; `None` when all
+    /// share it.
+    pub per: Option<Per>,
+    /// What it counts.
+    pub counts: Counts,
+}
+
+/// What tells callers apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Per {
+    /// The value of a header field.
+    Header(String),
+    /// The value of a cookie.
+    Cookie(String),
+    /// The caller's IP address.
+    Address,
+    /// A segment of the path, counted from 1.
+    Segment(NonZeroUsize),
+}
+
+/// What a limit counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Counts {
+    /// The cost of each request.
+    #[default]
+    Cost,
+    /// Each request as one.
+    Requests,
+}
+
+/// What some requests cost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CostRule {
+    /// A constant, for requests with this method and path.
+    Fixed {
+        /// Any, if `None`.
+        method: Option<String>,
+        /// The path that requests are sent to, whole segments; `*` stands for
+        /// one segment, `**` at the end for any rest. Any path, if `None`.
+        path: Option<String>,
+        /// At least 1.
+        cost: NonZeroU32,
+    },
+    /// What a header field says, which is not passed on.
+    Header(String),
+}
+
+/// The pause after the API has refused a request, or has failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cooldown {
+    /// The pause when the answer does not say how long; doubles with each
+    /// further refusal.
+    pub first: Duration,
+    /// The longest pause, whatever the answer says.
+    pub longest: Duration,
+    /// Whether only requests with the same key pause, where limits have keys.
+    pub keyed: bool,
+}
+
+impl Default for Cooldown {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_secs(1),
+            longest: Duration::from_secs(600),
+            keyed: true,
+        }
+    }
+}
+
+/// How a request is sent again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// Most turns of one request.
+    pub attempts: NonZeroU32,
+    /// Requests sent again after a failure, per hundred.
+    pub budget: u32,
+    /// How long a request is held while the API cannot be reached.
+    pub hold: Duration,
 }
 
 /// How long a request can be on its way before the API has counted it.
@@ -174,6 +262,31 @@ pub enum Guard {
     Auto,
     /// A fixed time.
     Fixed(Duration),
+}
+
+impl Upstream {
+    /// The kinds of keys that its limits name, each once.
+    pub fn kinds(&self) -> Vec<&Per> {
+        let mut kinds = Vec::new();
+        for per in self.limits.iter().filter_map(|limit| limit.per.as_ref()) {
+            if !kinds.contains(&per) {
+                kinds.push(per);
+            }
+        }
+        kinds
+    }
+
+    /// The most that one request can cost: what the smallest of the limits that
+    /// count costs would let start at once.
+    pub fn most_cost(&self) -> NonZeroU32 {
+        let limits = self.limits.iter();
+        let counting = limits.filter(|limit| limit.counts == Counts::Cost);
+        let most = counting.map(|limit| match limit.window {
+            true => limit.count,
+            false => limit.burst,
+        });
+        most.min().unwrap_or(NonZeroU32::MAX)
+    }
 }
 
 /// The bounds of a lane's queue.

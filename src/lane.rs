@@ -18,11 +18,12 @@
 //! Shutdown: the daemon sets `cut` when the drain time is over; everything that
 //! waits here then ends as `draining`. Tasks end with their core's runtime.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ::http::Response;
+use arc_swap::{ArcSwap, Guard};
 use tokio::runtime::Handle;
 use tokio::sync::{self, mpsc, watch};
 use tokio::time::Instant;
@@ -30,13 +31,14 @@ use tokio::time::Instant;
 use crate::config;
 use crate::metrics::{Cells, Snapshot};
 use crate::outcome::Outcome;
-use crate::pacing::Limits;
 use crate::pacing::alarm::Alarm;
+use crate::pacing::{Charge, Limits};
 use crate::upstream::{Dialer, Pool};
 use gate::Gate;
 use job::Job;
 pub(crate) use passage::Passage;
 use queue::Room;
+use retry::Retries;
 
 mod account;
 mod call;
@@ -44,8 +46,11 @@ mod exchange;
 mod gate;
 mod job;
 mod lease;
+mod lines;
 mod passage;
 mod queue;
+mod retry;
+mod turn;
 mod worker;
 
 /// The lead given to a connection while none has been opened yet.
@@ -58,7 +63,7 @@ pub(crate) type Reply = Result<Response<Passage>, Outcome>;
 #[derive(Debug)]
 pub(crate) struct Shared {
     name: String,
-    settings: config::Upstream,
+    settings: ArcSwap<config::Upstream>,
     /// The longest time a caller may send nothing of its body.
     caller_stall: Duration,
     dialer: Dialer,
@@ -69,12 +74,19 @@ pub(crate) struct Shared {
     limits: Mutex<Limits>,
     /// Jobs in the channel or the backlog whose caller is still there.
     waiting: AtomicUsize,
+    /// What their turns cost.
+    waiting_cost: AtomicU64,
+    /// Those of them whose own keys must wait, as the gate saw it last.
+    held: AtomicUsize,
     /// Workers on their way to the gate or standing at it.
     standing: AtomicUsize,
     /// Calls in flight and workers that are about to make one.
     in_flight: AtomicUsize,
+    retries: Retries,
     /// Whether the last try to connect failed.
     unreachable: AtomicBool,
+    /// Since when no connection can be had.
+    outage: Mutex<Option<Instant>>,
     /// How long before a turn a connection should be on its way, in µs.
     lead_micros: AtomicUsize,
     /// Becomes true when the drain time is over.
@@ -111,7 +123,7 @@ impl Shared {
     ) -> Self {
         let (intake, jobs) = mpsc::channel(settings.queue.max_requests.get());
         let now = Instant::now();
-        let limits = Limits::new(&settings.limits, settings.guard, now);
+        let limits = Limits::new(&settings, now);
         Self {
             name: settings.name.clone(),
             room: Room::new(&settings.queue),
@@ -119,6 +131,10 @@ impl Shared {
             gate: Gate::new(jobs, now),
             limits: Mutex::new(limits),
             waiting: AtomicUsize::new(0),
+            waiting_cost: AtomicU64::new(0),
+            held: AtomicUsize::new(0),
+            retries: Retries::new(),
+            outage: Mutex::default(),
             standing: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             unreachable: AtomicBool::new(false),
@@ -127,7 +143,7 @@ impl Shared {
             cells: (0..cores).map(|_| Arc::default()).collect(),
             dialer,
             caller_stall: client.stall_timeout,
-            settings,
+            settings: ArcSwap::from_pointee(settings),
         }
     }
 
@@ -136,16 +152,27 @@ impl Shared {
         let mut snapshot = Snapshot::new(&self.name, self.cells.iter().map(AsRef::as_ref));
         let now = Instant::now();
         let mut limits = self.limits();
-        snapshot.available = limits.available(now);
-        let cooled = limits.cooled().unwrap_or(now);
-        snapshot.cooldown = cooled.saturating_duration_since(now);
+        snapshot.limits = limits.gauges(now);
+        snapshot.keys = limits.keys();
+        snapshot.cooldown = limits.cooldown(now);
         drop(limits);
         snapshot
+    }
+
+    /// The settings as they are now. Not to be held over an await.
+    fn settings(&self) -> Guard<Arc<config::Upstream>> {
+        self.settings.load()
     }
 
     /// Jobs that wait for their turn.
     fn waiting(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)
+    }
+
+    /// About how long a request of `charge` must wait that comes now.
+    fn wait(&self, charge: &Charge) -> Duration {
+        let ahead = self.waiting_cost.load(Ordering::Relaxed);
+        self.limits().wait(charge, Instant::now(), ahead, 0)
     }
 
     fn limits(&self) -> MutexGuard<'_, Limits> {
@@ -173,7 +200,7 @@ impl Lane {
     pub(crate) fn new(shared: &Arc<Shared>, core: usize, alarm: Alarm) -> Self {
         let lane = Self(Arc::new(Core {
             cells: Arc::clone(&shared.cells[core]),
-            pool: Pool::new(&shared.settings.connection),
+            pool: Pool::new(&shared.settings().connection),
             dialing: sync::Mutex::default(),
             shares: AtomicBool::new(shared.dialer.offers_http2()),
             alarm,
@@ -181,7 +208,7 @@ impl Lane {
             shared: Arc::clone(shared),
         }));
         let sweeper = Arc::downgrade(&lane.0);
-        let pause = shared.settings.connection.idle_timeout / 2;
+        let pause = shared.settings().connection.idle_timeout / 2;
         tokio::spawn(async move {
             while let Some(core) = sweeper.upgrade() {
                 core.pool.sweep(Instant::now());
@@ -193,17 +220,17 @@ impl Lane {
     }
 
     /// The settings of the lane.
-    pub(crate) fn settings(&self) -> &config::Upstream {
-        &self.0.shared.settings
+    pub(crate) fn settings(&self) -> Arc<config::Upstream> {
+        self.0.shared.settings.load_full()
     }
 
     /// How long a request that ended as `outcome` had better stay away.
     pub(crate) fn retry_after(&self, outcome: Outcome) -> Duration {
         let shared = &self.0.shared;
-        let wait = shared.limits().wait(Instant::now(), shared.waiting());
+        let wait = shared.wait(&Charge::ONE);
         match outcome {
             // By then so many have gone that this one would have been admitted.
-            Outcome::WaitTooLong => wait.saturating_sub(shared.settings.queue.max_wait),
+            Outcome::WaitTooLong => wait.saturating_sub(shared.settings().queue.max_wait),
             _ => wait,
         }
     }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use ::http::StatusCode;
 
 use crate::outcome::Outcome;
+use crate::pacing::Gauge;
 
 mod process;
 mod render;
@@ -156,8 +157,10 @@ impl Cells {
 pub(crate) struct Snapshot {
     /// The lane's name; empty for requests that no lane takes.
     pub(crate) upstream: String,
-    /// What each limit would let start now.
-    pub(crate) available: Vec<(String, u64)>,
+    /// The limits as they stand.
+    pub(crate) limits: Vec<Gauge>,
+    /// Keys that the limits tell apart.
+    pub(crate) keys: usize,
     /// What is left of a cooldown.
     pub(crate) cooldown: Duration,
     admitted: u64,

@@ -2,35 +2,45 @@
 //! when?
 //!
 //! [`Limits`] is pure arithmetic. It is told the time, never reads a clock and
-//! never sleeps; the gate asks it under a lock held for a few lines, and the
-//! worker that got an answer reports it. Either all limits are charged or none.
+//! never sleeps; the gate asks it under a lock held for a few lines, and whoever
+//! made the call reports how it ended. Either all limits are charged or none.
 //!
-//! Two mechanisms hold together: governor's token bucket (`bucket`) spaces the
-//! starts, and a rolling log (`window`) keeps the promise that no window of the
-//! period, at any phase, holds more than the limit *where the upstream counts*.
+//! Limits that hold for the whole lane are one `scope`, those that hold for each
+//! key of one kind another; in each scope every limit is a `meter`: a rolling
+//! log of what the upstream has counted (`window`) with the distance between
+//! starts (`spacing`), or a token bucket as the upstream documents it (`bucket`).
+//! Beside them stand the `cooldown` after a refusal and what the upstream says
+//! of its own counts (`budget`).
 //!
-//! Why the window promise holds. Take any `count + 1` requests and call the one
-//! that started last X, its start `s`. When X started, the log had room, so of
-//! the other `count` at least one, Y, was neither on its way nor counted within
-//! the last period: Y had been counted by `c` with `c + period <= s`, where `c`
-//! is its answer or its start + guard, whichever was first. X is counted at `s`
-//! or later, a whole period after Y, so no window holds all of them. The
-//! assumptions: an answer comes after the request was counted; one without an
-//! answer is counted within `guard` of its start or never; both clocks run at
-//! one speed.
+//! Why the window promise holds. Take requests whose costs add up to more than
+//! the count, and call the one that started last X, its start `s`. When X
+//! started, the log had room, so of the others at least one, Y, was neither on
+//! its way nor counted within the last period: Y had been counted by `c` with
+//! `c + period <= s`, where `c` is its answer or its start + guard, whichever was
+//! first. X is counted at `s` or later, a whole period after Y, so no window
+//! holds all of them. The assumptions: an answer comes after the request was
+//! counted; one without an answer is counted within `guard` of its start or
+//! never; the upstream's clock is at most 1 in 1000 slower than ours, which is
+//! why our periods are so much longer.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::config;
-use bucket::Bucket;
+use budget::Count;
 use guard::Guard;
-use window::Window;
+use scope::{Scope, State};
 
 pub(crate) mod alarm;
 mod bucket;
+mod budget;
+mod cooldown;
 mod guard;
+mod meter;
+mod scope;
+mod spacing;
 mod window;
 
 /// All limits of one lane.
@@ -38,160 +48,394 @@ mod window;
 pub(crate) struct Limits {
     epoch: Instant,
     guard: Guard,
-    each: Vec<Limit>,
-    /// The end of the last cooldown; the epoch if there was none.
-    cooled: Duration,
+    /// The lane's own first, then one for each kind of key.
+    scopes: Vec<Scope>,
+    cooldown: config::Cooldown,
 }
 
+/// What a request costs, and whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Charge {
+    /// What limits count that do not count requests.
+    pub(crate) cost: NonZeroU32,
+    /// Its key of each kind, in the order of [`config::Upstream::kinds`].
+    pub(crate) keys: Option<Box<[u64]>>,
+}
+
+/// A turn that was taken. It must be given to [`Limits::close`] at its end.
 #[derive(Debug)]
-struct Limit {
-    label: String,
-    bucket: Bucket,
-    window: Option<Window>,
+pub(crate) struct Turn {
+    number: u64,
+    charge: Charge,
 }
 
-/// The number of a turn that was taken, for reporting its answer.
+/// How the request of a turn ended, as far as the limits are concerned.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum End<'a> {
+    /// It was answered, and the answer told these counts.
+    Answered(&'a [Reading]),
+    /// The upstream refused it, for so long if it said so.
+    Refused(Option<Duration>, &'a [Reading]),
+    /// The upstream broke off or did not answer.
+    Failed,
+    /// It never left: its places come back. Tokens do not.
+    Canceled,
+    /// Nobody knows: the caller has gone.
+    Lost,
+}
+
+/// What an answer says is left of one of the upstream's budgets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Turn(u64);
+pub(crate) struct Reading {
+    /// Which of its budgets.
+    pub(crate) name: &'static str,
+    /// What is left.
+    pub(crate) remaining: u64,
+    /// How long until it is whole again.
+    pub(crate) reset: Duration,
+}
+
+/// Why a request cannot start yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Hold {
+    /// It cannot before; it can turn out that it cannot then either.
+    pub(crate) until: Instant,
+    /// Whether only requests with the same keys are held.
+    pub(crate) keyed: bool,
+}
+
+/// What the end of a request changes for those who wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Closed {
+    /// The end of the cooldown, if one began or was prolonged.
+    pub(crate) cooldown: Option<Instant>,
+    /// Whether a request may start sooner than was said.
+    pub(crate) sooner: bool,
+}
+
+/// One limit, for those who watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Gauge {
+    /// The limit as written.
+    pub(crate) label: String,
+    /// What it would let start now; of a limit with keys, for the busiest one.
+    pub(crate) left: u64,
+    /// How long it lets nothing start.
+    pub(crate) wait: Duration,
+}
+
+impl Charge {
+    /// One request without keys.
+    pub(crate) const ONE: Self = Self::of(NonZeroU32::MIN);
+
+    /// A request without keys.
+    pub(crate) const fn of(cost: NonZeroU32) -> Self {
+        Self { cost, keys: None }
+    }
+
+    /// Its key of each kind.
+    pub(crate) fn keys(&self) -> &[u64] {
+        self.keys.as_deref().unwrap_or_default()
+    }
+
+    /// The line it stands in: one for each combination of keys.
+    pub(crate) fn line(&self) -> u64 {
+        let mix = |line: u64, key: &u64| line.rotate_left(31) ^ key;
+        self.keys().iter().fold(0, mix)
+    }
+
+    /// Its key in the scope `index`; the lane's own has none.
+    fn key(&self, index: usize) -> u64 {
+        match index.checked_sub(1) {
+            None => 0,
+            Some(kind) => self.keys().get(kind).copied().unwrap_or(0),
+        }
+    }
+}
 
 impl Limits {
     /// Limits of which nothing has been spent; `epoch` is before every time
     /// they will be told.
-    pub(crate) fn new(limits: &[config::Limit], guard: config::Guard, epoch: Instant) -> Self {
-        let each = limits
-            .iter()
-            .map(|limit| Limit {
-                label: limit.label.clone(),
-                bucket: Bucket::new(limit.count, limit.period, limit.burst),
-                window: limit.window.then(|| Window::new(limit.count, limit.period)),
-            })
-            .collect();
+    pub(crate) fn new(settings: &config::Upstream, epoch: Instant) -> Self {
         Self {
             epoch,
-            guard: Guard::new(guard),
-            each,
-            cooled: Duration::ZERO,
+            guard: Guard::new(settings.guard),
+            scopes: scopes(settings),
+            cooldown: settings.cooldown.clone(),
         }
     }
 
-    /// Whether a request may start at `now`, or the time before which none may.
-    /// That time can turn out too early, never too late: ask again then.
-    pub(crate) fn ready(&mut self, now: Instant) -> Result<(), Instant> {
+    /// Takes other settings and keeps what was spent under the old ones.
+    pub(crate) fn reconfigure(&mut self, settings: &config::Upstream, now: Instant) {
         let at = self.settle(now);
-        let earliest = self
-            .each
-            .iter()
-            .map(|limit| limit.ready_at(at, &self.guard));
-        match earliest.chain([self.cooled]).max() {
-            Some(time) if time > at => Err(self.epoch + time),
-            _ => Ok(()),
+        let mut olds = std::mem::replace(&mut self.scopes, scopes(settings));
+        let kinds: Vec<Vec<config::Limit>> =
+            olds.iter().map(|scope| scope.limits().to_vec()).collect();
+        for (index, scope) in self.scopes.iter_mut().enumerate() {
+            // Without limits of its own a scope is never looked for.
+            let kind = scope.limits().first().and_then(|limit| limit.per.clone());
+            let same = |old: &[config::Limit]| {
+                (index == 0) == old.first().is_none_or(|limit| limit.per.is_none())
+                    && (index == 0 || old.first().and_then(|limit| limit.per.clone()) == kind)
+            };
+            let Some(old) = kinds.iter().position(|old| same(old)) else {
+                continue;
+            };
+            let limits = scope.limits().to_vec();
+            let taken = std::mem::replace(&mut olds[old], Scope::lane(Vec::new()));
+            scope.inherit(taken, at);
+            for charge in self.guard.open() {
+                if let Some(state) = scope.get_mut(charge.key(old)) {
+                    state.adopt(&limits, &kinds[old], charge);
+                }
+            }
+        }
+        self.guard.set(settings.guard);
+        self.cooldown = settings.cooldown.clone();
+    }
+
+    /// Whether a request may start at `now`, or the time before which it may
+    /// not. That time can turn out too early, never too late: ask again then.
+    pub(crate) fn ready(&mut self, charge: &Charge, now: Instant) -> Result<(), Hold> {
+        let at = self.settle(now);
+        let first = self.guard.first_counted(at);
+        let until = |(index, scope): (usize, &Scope)| {
+            let state = scope.get(charge.key(index));
+            state.map_or(at, |state| state.ready_at(at, charge, first))
+        };
+        let mut each = self.scopes.iter().enumerate().map(until);
+        let lane = each.next().unwrap_or(at);
+        let keyed = each.max().unwrap_or(at);
+        let hold = |until, keyed| Hold {
+            until: self.epoch + until,
+            keyed,
+        };
+        match (lane > at, keyed > at) {
+            (true, _) => Err(hold(lane, false)),
+            (false, true) => Err(hold(keyed, true)),
+            (false, false) => Ok(()),
         }
     }
 
     /// Charges every limit for a request that starts at `now`, which
     /// [`Limits::ready`] has just allowed. `since` is when it was first wanted.
-    pub(crate) fn start(&mut self, now: Instant, since: Instant) -> Turn {
+    pub(crate) fn start(&mut self, mut charge: Charge, now: Instant, since: Instant) -> Turn {
         let (at, since) = (self.time(now), self.time(since));
-        for limit in &self.each {
-            limit.bucket.take(at, since);
+        let number = self.guard.next();
+        for (index, scope) in self.scopes.iter_mut().enumerate() {
+            let (key, state) = scope.enter(charge.key(index), at);
+            state.forget(at);
+            state.start(number, at, since, &charge);
+            if let (Some(kind), Some(keys)) = (index.checked_sub(1), &mut charge.keys) {
+                keys[kind] = key;
+            }
         }
-        Turn(self.guard.start(at))
+        self.guard.start(at, charge.clone());
+        Turn { number, charge }
     }
 
-    /// The answer to the request of `turn` came at `now`.
-    pub(crate) fn answered(&mut self, turn: Turn, now: Instant) {
+    /// The request of `turn` has ended at `now`.
+    pub(crate) fn close(&mut self, turn: Turn, end: End<'_>, now: Instant) -> Closed {
         let at = self.settle(now);
-        if self.guard.answered(turn.0, at) {
-            self.count(at);
+        let Turn { number, charge } = turn;
+        match end {
+            End::Answered(_) | End::Refused(..) => {
+                if let Some(charge) = self.guard.answered(number, at) {
+                    self.each(&charge, |state| state.counted(at, &charge));
+                }
+            }
+            End::Canceled => {
+                if let Some(charge) = self.guard.cancel(number) {
+                    self.each(&charge, |state| state.canceled(&charge));
+                }
+            }
+            // They may have been counted: the guard tells when at the latest.
+            End::Failed | End::Lost => {}
         }
-    }
-
-    /// The upstream refused a request although these limits allowed it.
-    pub(crate) fn refused(&mut self) {
-        self.guard.refused();
-    }
-
-    /// Nothing starts before `until`: a cooldown. It only ever gets longer, and
-    /// no burst follows it: one request, then the steady rate.
-    pub(crate) fn cool(&mut self, until: Instant) {
-        let until = self.time(until);
-        self.cooled = self.cooled.max(until);
-        for limit in &self.each {
-            limit.bucket.empty_until(until);
+        if let End::Refused(..) = end {
+            self.guard.refused();
         }
-    }
-
-    /// The end of the cooldown, now or past; `None` if there was none.
-    pub(crate) fn cooled(&self) -> Option<Instant> {
-        (!self.cooled.is_zero()).then(|| self.epoch + self.cooled)
-    }
-
-    /// The request of `turn` never left; its places in the windows come back.
-    /// The tokens do not: a token bucket cannot take them back.
-    pub(crate) fn canceled(&mut self, turn: Turn) {
-        self.guard.cancel(turn.0);
+        let cost = charge.cost.get();
+        let uncounted = matches!(end, End::Failed | End::Lost);
+        self.each(&charge, |state| {
+            state.pending = state.pending.saturating_sub(u64::from(cost));
+            if uncounted {
+                state.budgets.spent(cost);
+            }
+        });
+        let next = self.guard.next();
+        let settings = self.cooldown.clone();
+        let mut closed = Closed {
+            cooldown: None,
+            sooner: matches!(end, End::Canceled),
+        };
+        let epoch = self.epoch;
+        let Some(state) = self.answering(&charge) else {
+            return closed;
+        };
+        if let End::Answered(readings) | End::Refused(_, readings) = end {
+            for reading in readings {
+                let count = Count {
+                    name: reading.name,
+                    remaining: reading.remaining,
+                    until: at + reading.reset,
+                    turn: number,
+                    next,
+                };
+                state.budgets.learn(at, count);
+            }
+        }
+        closed.sooner |= state.cooldown.is_probe(number);
+        if let Some(until) = state.ended(number, end, at, &settings) {
+            state.empty_until(until);
+            closed.cooldown = Some(epoch + until);
+        }
+        closed
     }
 
     /// At most how many requests can start from `now` until `horizon` later.
     pub(crate) fn starts_within(&mut self, now: Instant, horizon: Duration) -> u64 {
         let at = self.settle(now);
-        if self.cooled > at + horizon {
+        let Some(lane) = self.lane() else {
+            return u64::MAX;
+        };
+        if lane.cooldown.ready_at(at) > at + horizon {
             return 0;
         }
-        let starts = self.each.iter().map(|limit| {
-            let regained = horizon.as_nanos() / limit.bucket.interval().as_nanos();
-            let tokens = limit.bucket.tokens(at).saturating_add(regained as u64);
-            tokens.min(limit.room(at + horizon, &self.guard))
-        });
-        starts.min().unwrap_or(u64::MAX)
+        let meters = lane.meters.iter();
+        meters
+            .map(|meter| meter.left_within(at + horizon, horizon))
+            .min()
+            .unwrap_or(u64::MAX)
     }
 
-    /// About how long a request must wait that has `ahead` others before it.
-    pub(crate) fn wait(&mut self, now: Instant, ahead: usize) -> Duration {
+    /// About how long a request must wait, with requests before it that cost
+    /// `ahead` in the lane and `in_line` of its own keys.
+    pub(crate) fn wait(
+        &mut self,
+        charge: &Charge,
+        now: Instant,
+        ahead: u64,
+        in_line: u64,
+    ) -> Duration {
         let at = self.settle(now);
-        let waits = self.each.iter().map(|limit| {
-            let behind = (ahead as u64 + 1).saturating_sub(limit.left(at, &self.guard));
-            let behind = u32::try_from(behind).unwrap_or(u32::MAX);
-            limit.bucket.interval().saturating_mul(behind)
+        let waits = self.scopes.iter().enumerate().map(|(index, scope)| {
+            let ahead = if index == 0 { ahead } else { in_line };
+            let Some(state) = scope.get(charge.key(index)) else {
+                return Duration::ZERO;
+            };
+            let wanted = ahead + u64::from(charge.cost.get());
+            let meters = state
+                .meters
+                .iter()
+                .map(|meter| meter.takes(wanted.saturating_sub(meter.left(at))));
+            let cooldown = match state.cooldown.is_over() {
+                true => Duration::ZERO,
+                false => state.cooldown.until().saturating_sub(at),
+            };
+            let short = state.budgets.left(at, state.pending);
+            let budget = short.filter(|(left, _)| *left < wanted);
+            meters
+                .chain([
+                    cooldown,
+                    budget.map_or(Duration::ZERO, |(_, until)| until - at),
+                ])
+                .max()
+                .unwrap_or_default()
         });
-        waits
-            .max()
-            .unwrap_or_default()
-            .max(self.cooled.saturating_sub(at))
+        waits.max().unwrap_or_default()
     }
 
-    /// Each limit's label and the requests it would let start at `now`.
-    pub(crate) fn available(&mut self, now: Instant) -> Vec<(String, u64)> {
+    /// Each limit as it stands at `now`, and last what the upstream says is left.
+    pub(crate) fn gauges(&mut self, now: Instant) -> Vec<Gauge> {
         let at = self.settle(now);
-        self.each
-            .iter()
-            .map(|limit| (limit.label.clone(), limit.left(at, &self.guard)))
-            .collect()
+        let first = self.guard.first_counted(at);
+        let mut gauges = Vec::new();
+        for scope in &self.scopes {
+            for (index, limit) in scope.limits().iter().enumerate() {
+                let meters = scope.states().map(|(_, state)| &state.meters[index]);
+                let busiest = meters.min_by_key(|meter| meter.left(at));
+                let wait = |meter: &meter::Meter| meter.ready_at(at, &Charge::ONE, first) - at;
+                gauges.push(Gauge {
+                    label: limit.label.clone(),
+                    left: busiest.map_or(u64::from(limit.burst.get()), |meter| meter.left(at)),
+                    wait: busiest.map_or(Duration::ZERO, wait),
+                });
+            }
+        }
+        let learned = self.scopes.iter().flat_map(Scope::states);
+        let learned = learned.filter_map(|(_, state)| state.budgets.left(at, state.pending));
+        gauges.extend(learned.min().map(|(left, until)| Gauge {
+            label: "upstream".to_owned(),
+            left,
+            wait: if left == 0 {
+                until - at
+            } else {
+                Duration::ZERO
+            },
+        }));
+        gauges
+    }
+
+    /// What is left of the longest cooldown at `now`.
+    pub(crate) fn cooldown(&self, now: Instant) -> Duration {
+        let at = self.time(now);
+        let states = self.scopes.iter().flat_map(Scope::states);
+        let ends = states.map(|(_, state)| state.cooldown.until());
+        ends.max().unwrap_or_default().saturating_sub(at)
+    }
+
+    /// The end of the lane's last cooldown, now or past; `None` if there was none.
+    pub(crate) fn cooled(&self) -> Option<Instant> {
+        let until = self.lane()?.cooldown.until();
+        (!until.is_zero()).then(|| self.epoch + until)
+    }
+
+    /// Keys that are told apart.
+    pub(crate) fn keys(&self) -> usize {
+        self.scopes.iter().map(Scope::keys).sum()
+    }
+
+    /// Another run of this program had started a request by `at`, which may be
+    /// in the past.
+    pub(crate) fn spent(&mut self, charge: &Charge, at: Instant) {
+        let at = self.time(at);
+        for (index, scope) in self.scopes.iter_mut().enumerate() {
+            scope.enter(charge.key(index), at).1.spent(at, charge);
+        }
     }
 
     /// `now` as a time since the epoch, after the requests whose guard has run
-    /// out by then have been written into the windows.
+    /// out by then have been counted.
     fn settle(&mut self, now: Instant) -> Duration {
         let at = self.time(now);
-        while let Some(counted) = self.guard.expire(at) {
-            self.count(counted);
+        while let Some((counted, charge)) = self.guard.expire(at) {
+            self.each(&charge, |state| state.counted(counted, &charge));
         }
-        for window in self
-            .each
-            .iter_mut()
-            .filter_map(|limit| limit.window.as_mut())
-        {
-            window.forget(at);
+        if let Some(lane) = self.scopes.first_mut().and_then(|scope| scope.get_mut(0)) {
+            lane.forget(at);
         }
         at
     }
 
-    fn count(&mut self, at: Duration) {
-        for limit in &mut self.each {
-            if let Some(window) = &mut limit.window {
-                window.counted(at);
+    /// The states that `charge` concerns.
+    fn each(&mut self, charge: &Charge, mut act: impl FnMut(&mut State)) {
+        for (index, scope) in self.scopes.iter_mut().enumerate() {
+            if let Some(state) = scope.get_mut(charge.key(index)) {
+                act(state);
             }
         }
+    }
+
+    /// The state whose requests the upstream's refusals and counts concern.
+    fn answering(&mut self, charge: &Charge) -> Option<&mut State> {
+        let keyed = self.cooldown.keyed && self.scopes.len() > 1;
+        let index = usize::from(keyed);
+        self.scopes[index].get_mut(charge.key(index))
+    }
+
+    fn lane(&self) -> Option<&State> {
+        self.scopes.first()?.get(0)
     }
 
     fn time(&self, now: Instant) -> Duration {
@@ -199,24 +443,43 @@ impl Limits {
     }
 }
 
-impl Limit {
-    /// When this limit lets the next request start: `now` or later.
-    fn ready_at(&self, now: Duration, guard: &Guard) -> Duration {
-        let bucket = self.bucket.ready_at(now);
-        let window = self.window.as_ref();
-        window.map_or(bucket, |window| window.ready_at(now, guard).max(bucket))
+impl State {
+    /// What an end means for the cooldown; the end of the pause if it makes one.
+    fn ended(
+        &mut self,
+        number: u64,
+        end: End<'_>,
+        at: Duration,
+        settings: &config::Cooldown,
+    ) -> Option<Duration> {
+        match end {
+            End::Answered(_) => self.cooldown.succeeded(number),
+            End::Canceled | End::Lost => self.cooldown.lost(number),
+            End::Failed => return self.cooldown.failed(number, at, settings),
+            End::Refused(asked, _) => {
+                return Some(self.cooldown.refused(number, at, asked, settings));
+            }
+        }
+        None
     }
+}
 
-    /// Requests its window lets start at `at`; no bound without a window.
-    fn room(&self, at: Duration, guard: &Guard) -> u64 {
-        let window = self.window.as_ref();
-        window.map_or(u64::MAX, |window| window.room(at, guard) as u64)
-    }
-
-    /// Requests it would let start at `now`.
-    fn left(&self, now: Duration, guard: &Guard) -> u64 {
-        self.bucket.tokens(now).min(self.room(now, guard))
-    }
+/// The lane's own limits, then those of each kind of key.
+fn scopes(settings: &config::Upstream) -> Vec<Scope> {
+    let of = |per: Option<&config::Per>| {
+        let limits = settings.limits.iter();
+        limits
+            .filter(|limit| limit.per.as_ref() == per)
+            .cloned()
+            .collect()
+    };
+    let keyed = settings
+        .kinds()
+        .into_iter()
+        .map(|kind| Scope::keyed(of(Some(kind)), settings.max_keys.get()));
+    std::iter::once(Scope::lane(of(None)))
+        .chain(keyed)
+        .collect()
 }
 
 #[cfg(test)]

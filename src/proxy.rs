@@ -18,6 +18,7 @@ use crate::http::{answer, head};
 use crate::lane::{Lane, Passage};
 use crate::metrics::Cells;
 use crate::outcome::Outcome;
+use crate::pacing::Charge;
 
 /// The body of any response: the upstream's, or one of our own.
 pub(crate) type AnswerBody = Either<Passage, Full<Bytes>>;
@@ -67,7 +68,7 @@ impl Proxy {
         let note = self.log_requests.then(|| note(&head));
         let has_body = !body.is_end_stream();
         route.rewrite(&mut head);
-        match route.lane.call(head, body, note).await {
+        match route.lane.call(head, body, Charge::ONE, note).await {
             Ok(mut response) => {
                 *response.version_mut() = Version::HTTP_11;
                 response.map(Either::Left)

@@ -16,9 +16,6 @@ use ::http::{Method, StatusCode, Version};
 
 use crate::outcome::Fault;
 
-/// What a 429 asks for that does not say how long.
-const UNSAID_PAUSE: Duration = Duration::from_secs(1);
-
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Fields that concern one connection only (RFC 9110, section 7.6.1).
@@ -168,10 +165,11 @@ fn accepts_trailers(te: &HeaderValue) -> bool {
         .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
-/// How long a response asks us to send nothing: 429 always does, 503 with a
-/// `Retry-After` in seconds or as a date (RFC 9110, section 10.2.3). A date is
-/// taken against the response's own clock.
-pub(crate) fn asks_to_pause(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+/// Whether a response refuses a request because of a limit, and how long it asks
+/// us to send nothing: 429 does, and 503 with a `Retry-After` in seconds or as a
+/// date (RFC 9110, section 10.2.3). A date is taken against the response's own
+/// clock.
+pub(crate) fn refuses(status: StatusCode, headers: &HeaderMap) -> Option<Option<Duration>> {
     let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
     let date = |text| httpdate::parse_http_date(text).ok();
     let retry_after = text(RETRY_AFTER).and_then(|value| {
@@ -183,8 +181,8 @@ pub(crate) fn asks_to_pause(status: StatusCode, headers: &HeaderMap) -> Option<D
         Some(date(value)?.duration_since(now).unwrap_or_default())
     });
     match status {
-        StatusCode::TOO_MANY_REQUESTS => Some(retry_after.unwrap_or(UNSAID_PAUSE)),
-        StatusCode::SERVICE_UNAVAILABLE => retry_after,
+        StatusCode::TOO_MANY_REQUESTS => Some(retry_after),
+        StatusCode::SERVICE_UNAVAILABLE => retry_after.map(Some),
         _ => None,
     }
 }
@@ -318,10 +316,10 @@ mod tests {
                 let name = HeaderName::from_static(name);
                 (name, HeaderValue::from_static(value))
             });
-            asks_to_pause(StatusCode::from_u16(status).unwrap(), &fields.collect())
+            refuses(StatusCode::from_u16(status).unwrap(), &fields.collect())
         };
-        let seconds = |seconds| Some(Duration::from_secs(seconds));
-        assert_eq!(pause(429, &[]), Some(UNSAID_PAUSE));
+        let seconds = |seconds| Some(Some(Duration::from_secs(seconds)));
+        assert_eq!(pause(429, &[]), Some(None));
         assert_eq!(pause(429, &[("retry-after", "7")]), seconds(7));
         assert_eq!(pause(429, &[("retry-after", "2.0")]), seconds(2));
         assert_eq!(pause(503, &[("retry-after", "30")]), seconds(30));
@@ -330,8 +328,8 @@ mod tests {
         assert_eq!(pause(429, &[date, then]), seconds(100));
         assert_eq!(pause(503, &[]), None);
         assert_eq!(pause(200, &[("retry-after", "30")]), None);
-        assert_eq!(pause(429, &[("retry-after", "-5")]), Some(UNSAID_PAUSE));
-        assert_eq!(pause(429, &[("retry-after", "inf")]), Some(UNSAID_PAUSE));
+        assert_eq!(pause(429, &[("retry-after", "-5")]), Some(None));
+        assert_eq!(pause(429, &[("retry-after", "inf")]), Some(None));
     }
 
     #[test]

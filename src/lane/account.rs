@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::Core;
 use crate::metrics::Phase;
 use crate::outcome::Outcome;
+use crate::pacing::Charge;
 
 /// One request's way through the lane.
 #[derive(Debug)]
@@ -25,6 +26,7 @@ pub(super) struct Account {
     started: Instant,
     /// Turns that came to nothing.
     failures: u32,
+    charge: Charge,
     line: Option<Box<Line>>,
 }
 
@@ -48,7 +50,7 @@ struct Line {
 
 impl Account {
     /// A request arrives now. With a `note`, one line is logged at its end.
-    pub(super) fn new(core: &Arc<Core>, note: Option<String>) -> Self {
+    pub(super) fn new(core: &Arc<Core>, charge: Charge, note: Option<String>) -> Self {
         let now = Instant::now();
         let line = note.map(|request| Line {
             request,
@@ -60,6 +62,7 @@ impl Account {
             arrived: now,
             started: now,
             failures: 0,
+            charge,
             line: line.map(Box::new),
         }
     }
@@ -104,6 +107,21 @@ impl Account {
         outcome
     }
 
+    /// The caller went away while it waited. Where requests differ in cost, one
+    /// that is cheaper may now go sooner.
+    pub(super) fn abandoned(self) {
+        let shared = Arc::clone(&self.core.shared);
+        drop(self);
+        if !shared.settings().costs.is_empty() {
+            shared.gate.ring(false);
+        }
+    }
+
+    /// What its turn costs.
+    pub(super) fn charge(&self) -> &Charge {
+        &self.charge
+    }
+
     /// When it was taken in hand.
     pub(super) fn arrived(&self) -> Instant {
         self.arrived
@@ -119,16 +137,22 @@ impl Account {
         self.failures
     }
 
+    /// Whether it may wait for another turn, which cannot come before `earliest`.
+    pub(super) fn may_go_again(&self, earliest: Instant) -> bool {
+        let attempts = self.core.shared.settings().retry.attempts.get();
+        self.failures + 1 < attempts && earliest < self.deadline()
+    }
+
     /// When its time to wait is over.
     pub(super) fn deadline(&self) -> Instant {
-        let settings = &self.core.shared.settings;
+        let settings = self.core.shared.settings();
         let wait = self.arrived + settings.queue.max_wait;
         self.end_of_time().map_or(wait, |end| end.min(wait))
     }
 
     /// When its whole time is over.
     pub(super) fn end_of_time(&self) -> Option<Instant> {
-        let total = self.core.shared.settings.timeouts.total?;
+        let total = self.core.shared.settings().timeouts.total?;
         Some(self.arrived + total)
     }
 

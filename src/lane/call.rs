@@ -5,6 +5,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use ::http::{HeaderMap, Request, Response, Uri, request};
 use hyper::body::{Body, Incoming};
@@ -17,12 +18,13 @@ use super::job::{self, Job, Ticket};
 use super::lease::{Lease, Slot};
 use super::passage::Passage;
 use super::queue::Place;
+use super::turn::Taken;
 use super::worker;
 use super::{Core, Lane, Reply, Shared};
 use crate::config::WhenFull;
 use crate::http::body::{Bounds, Upload, UploadError};
 use crate::outcome::Outcome;
-use crate::pacing::Turn;
+use crate::pacing::Charge;
 
 /// Where a request is. Each is small: what is big is in a box, so that a caller
 /// who waits does not keep room for what it does not need any more.
@@ -48,9 +50,10 @@ impl Lane {
         &'a self,
         head: request::Parts,
         body: Incoming,
+        charge: Charge,
         note: Option<String>,
     ) -> impl Future<Output = Reply> + Send + 'a {
-        let account = Account::new(&self.0, note);
+        let account = Account::new(&self.0, charge, note);
         let step = match body.is_end_stream() {
             true => self.begin(Request::from_parts(head, Upload::default()), account, None),
             false => Step::Read(Box::new((head, body, account))),
@@ -83,7 +86,7 @@ impl Lane {
         place: Option<Place>,
     ) -> Step<'_> {
         let core = &self.0;
-        if let Some((lease, turn)) = core.try_turn() {
+        if let Some((lease, turn)) = core.try_turn(account.charge()) {
             drop(place);
             account.start(Instant::now());
             return Step::Sent(Box::pin(exchange::run(core, lease, turn, request, account)));
@@ -141,7 +144,14 @@ impl Lane {
             reply = ticket.reply() => return reply,
             outcome = self.0.shared.too_late(deadline) => outcome,
         };
-        ticket.end(outcome).await
+        let unreachable = self.0.shared.unreachable.load(Ordering::Relaxed);
+        ticket
+            .end(match outcome {
+                // What it waited for in the end was a connection.
+                Outcome::Expired if unreachable => Outcome::ConnectFailed,
+                other => other,
+            })
+            .await
     }
 
     /// Reads the body as far as it is read before the queue. A request with a
@@ -165,11 +175,13 @@ impl Lane {
         account: &mut Account,
     ) -> Result<(Upload, Place), Outcome> {
         let shared = &self.0.shared;
+        let settings = shared.settings();
         let bounds = Bounds {
-            buffer: shared.settings.buffer_body,
-            max: shared.settings.max_body,
+            buffer: settings.buffer_body,
+            max: settings.max_body,
             stall: shared.caller_stall,
         };
+        drop(settings);
         let announced = body.size_hint();
         if announced.lower() > bounds.max {
             return Err(Outcome::TooLarge);
@@ -203,9 +215,9 @@ impl Lane {
     /// Takes a place in the queue for `bytes`; `None` if one has to be waited for.
     fn enter(&self, account: &mut Account, bytes: usize) -> Result<Option<Place>, Outcome> {
         let shared = &self.0.shared;
-        let settings = &shared.settings.queue;
-        let wait = shared.limits().wait(Instant::now(), shared.waiting());
-        if wait > settings.max_wait {
+        let settings = shared.settings();
+        let settings = &settings.queue;
+        if shared.wait(account.charge()) > settings.max_wait {
             return Err(Outcome::WaitTooLong);
         }
         let place = shared.room.try_enter(bytes, &self.0.cells);
@@ -247,7 +259,7 @@ impl Lane {
 impl Core {
     /// A turn for a request of this core, with a ready connection, if nobody
     /// waits and every limit allows one this instant.
-    fn try_turn(self: &Arc<Self>) -> Option<(Lease, Turn)> {
+    fn try_turn(self: &Arc<Self>, charge: &Charge) -> Option<(Lease, Taken)> {
         let shared = &self.shared;
         if shared.waiting() > 0 {
             return None;
@@ -256,9 +268,11 @@ impl Core {
         let _gate = shared.gate.try_pass()?;
         let now = Instant::now();
         let mut limits = shared.limits();
-        limits.ready(now).ok()?;
+        limits.ready(charge, now).ok()?;
         let lease = Lease::new(self, self.pool.take(now)?, slot);
-        Some((lease, limits.start(now, now)))
+        let turn = limits.start(charge.clone(), now, now);
+        drop(limits);
+        Some((lease, Taken::new(shared, turn)))
     }
 }
 

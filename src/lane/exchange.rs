@@ -2,9 +2,13 @@
 //!
 //! The turn has been taken. What comes back is the response with everything its
 //! body needs to end the call properly, or the way the call ended, or the
-//! request for another turn, where that is safe: not a byte of it was written;
-//! or it may be repeated (RFC 9110, section 9.2.2), it is all in memory, and it
-//! met the upstream closing an idle connection.
+//! request for another turn, where that is safe and allowed:
+//!
+//! - not a byte of it was written;
+//! - the upstream refused it because of its limits, and it is all in memory;
+//! - it may be repeated (RFC 9110, section 9.2.2), it is all in memory, and the
+//!   connection broke: at once if the upstream was closing an idle connection,
+//!   otherwise within the retry budget.
 
 use std::error::Error;
 use std::io;
@@ -12,26 +16,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ::http::{Method, Request, Response, StatusCode};
+use ::http::{Method, Request, Response};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use tokio::time::{self, Instant};
 
 use super::account::Account;
 use super::lease::Lease;
 use super::passage::Passage;
+use super::turn::Taken;
 use super::{Core, Shared};
 use crate::http::body::{Upload, UploadError};
 use crate::http::head;
 use crate::outcome::Outcome;
-use crate::pacing::Turn;
+use crate::pacing::End;
 use crate::upstream::SendError;
 
-/// Turns that may come to nothing before a request ends.
-const MAX_FAILURES: u32 = 3;
-
-/// As long as this we do what an upstream asks for, and no longer: it may be
-/// mistaken.
-const LONGEST_COOLDOWN: Duration = Duration::from_secs(600);
+/// The body of a refusal that is read so that its connection can be kept.
+const REFUSAL_BODY: usize = 64 * 1024;
+const REFUSAL_TIME: Duration = Duration::from_millis(250);
 
 /// A call without a response.
 #[derive(Debug)]
@@ -50,16 +53,16 @@ pub(super) enum Broken {
 pub(super) fn run(
     core: &Core,
     mut lease: Lease,
-    turn: Turn,
+    turn: Taken,
     request: Request<Upload>,
     account: Account,
 ) -> impl Future<Output = Result<Response<Passage>, Broken>> + Send {
     // Not one async fn: its future would hold the request several times over.
-    let spare = match lease.may_be_closing() {
-        true => spare(&request),
-        false => None,
-    };
     let shared = &*core.shared;
+    if account.failures() == 0 {
+        shared.retries.earn(shared.settings().retry.budget);
+    }
+    let spare = spare(&request, lease.may_be_closing());
     let silence = silence(shared, &account, request.body().pieces());
     let sent = lease.send(request, shared.dialer.origin());
     finish(shared, lease, turn, sent, silence, spare, account)
@@ -72,7 +75,7 @@ fn silence(
     account: &Account,
     pieces: Option<Arc<AtomicU64>>,
 ) -> impl Future<Output = ()> + Send + use<> {
-    let span = shared.settings.timeouts.response;
+    let span = shared.settings().timeouts.response;
     let end = account.end_of_time();
     let bound = move |from: Instant| end.map_or(from + span, |end| end.min(from + span));
     let mut until = bound(account.started());
@@ -97,35 +100,57 @@ fn silence(
 async fn finish(
     shared: &Shared,
     lease: Lease,
-    turn: Turn,
+    turn: Taken,
     sent: impl Future<Output = Result<Response<Incoming>, Box<SendError>>> + Send,
     silence: impl Future<Output = ()> + Send,
-    spare: Option<Box<Request<Upload>>>,
-    mut account: Account,
+    spare: Option<Box<Spare>>,
+    account: Account,
 ) -> Result<Response<Passage>, Broken> {
     let sent = tokio::select! {
         biased;
         sent = sent => sent,
-        () = silence => return Err(Broken::Ended(account.end(Outcome::UpstreamTimeout))),
+        () = silence => return Err(timed_out(shared, turn, spare, account)),
         () = shared.cut() => return Err(Broken::Ended(account.end(Outcome::Draining))),
     };
-    let now = Instant::now();
     match sent {
-        Ok(response) => {
-            let mut limits = shared.limits();
-            limits.answered(turn, now);
-            if response.status() == StatusCode::TOO_MANY_REQUESTS {
-                limits.refused();
-            }
-            if let Some(pause) = head::asks_to_pause(response.status(), response.headers()) {
-                limits.cool(now + pause.min(LONGEST_COOLDOWN));
-            }
-            drop(limits);
-            account.respond(response.status(), now);
-            Ok(pass_on(shared, response, lease, account))
-        }
+        Ok(response) => answered(shared, lease, turn, response, spare, account).await,
         Err(failed) => Err(broken(shared, turn, *failed, spare, account)),
     }
+}
+
+/// What becomes of a response: it goes to the caller, unless it is a refusal and
+/// the request can wait for another turn.
+async fn answered(
+    shared: &Shared,
+    lease: Lease,
+    turn: Taken,
+    response: Response<Incoming>,
+    spare: Option<Box<Spare>>,
+    mut account: Account,
+) -> Result<Response<Passage>, Broken> {
+    let now = Instant::now();
+    account.respond(response.status(), now);
+    let Some(asked) = head::refuses(response.status(), response.headers()) else {
+        turn.close(End::Answered(&[]), now);
+        return Ok(pass_on(shared, response, lease, account));
+    };
+    let until = turn.close(End::Refused(asked, &[]), now).unwrap_or(now);
+    let wait = until.saturating_duration_since(now).as_millis();
+    tracing::warn!(
+        upstream = shared.name,
+        wait_ms = wait,
+        "the upstream refuses"
+    );
+    let again = spare.filter(|_| account.may_go_again(until));
+    let Some(again) = again else {
+        return Ok(pass_on(shared, response, lease, account));
+    };
+    let body = Limited::new(response.into_body(), REFUSAL_BODY).collect();
+    if let Ok(Ok(_)) = time::timeout(REFUSAL_TIME, body).await {
+        lease.finish();
+    }
+    account.give_back();
+    Err(Broken::Again(Box::new((again.request, account))))
 }
 
 /// The response as the caller gets it.
@@ -136,57 +161,109 @@ fn pass_on(
     account: Account,
 ) -> Response<Passage> {
     let (mut parts, body) = response.into_parts();
+    let settings = shared.settings();
     head::strip_hop_by_hop(&mut parts.headers);
-    if shared.settings.server_timing {
+    if settings.server_timing {
         head::add_queue_time(&mut parts.headers, account.started() - account.arrived());
     }
-    let timeouts = &shared.settings.timeouts;
-    Response::from_parts(parts, Passage::new(body, lease, account, timeouts))
+    let passage = Passage::new(body, lease, account, &settings.timeouts);
+    Response::from_parts(parts, passage)
+}
+
+/// What becomes of a request that got no response in time.
+fn timed_out(shared: &Shared, turn: Taken, spare: Option<Box<Spare>>, account: Account) -> Broken {
+    let now = Instant::now();
+    turn.close(End::Failed, now);
+    after_failure(shared, spare, account, now, Outcome::UpstreamTimeout)
 }
 
 /// What becomes of a request that got no response.
 fn broken(
     shared: &Shared,
-    turn: Turn,
+    turn: Taken,
     failed: SendError,
-    spare: Option<Box<Request<Upload>>>,
+    spare: Option<Box<Spare>>,
     mut account: Account,
 ) -> Broken {
-    let unsent = failed.unsent.is_some();
-    if unsent {
-        shared.limits().canceled(turn);
+    let now = Instant::now();
+    tracing::debug!(
+        upstream = shared.name,
+        error = %failed.error,
+        unsent = failed.unsent.is_some(),
+        "call failed"
+    );
+    if let Some(request) = failed.unsent {
+        turn.close(End::Canceled, now);
+        if account.may_go_again(now) {
+            account.give_back();
+            return Broken::Again(Box::new((request, account)));
+        }
+        return Broken::Ended(account.end(Outcome::UpstreamFailed));
     }
-    let closing = spare
-        .filter(|_| is_closed(&failed.error))
-        .map(|spare| *spare);
-    let again = failed.unsent.or(closing);
-    if let Some(request) = again.filter(|_| account.failures() < MAX_FAILURES) {
-        account.give_back();
-        return Broken::Again(Box::new((request, account)));
+    match upload_error(&failed.error) {
+        Some(UploadError::TooLarge) => return Broken::Ended(account.end(Outcome::TooLarge)),
+        Some(UploadError::Broken(_) | UploadError::Stalled) => {
+            return Broken::Ended(account.end(Outcome::Aborted));
+        }
+        None => {}
     }
-    let outcome = match upload_error(&failed.error) {
-        Some(UploadError::TooLarge) => Outcome::TooLarge,
-        Some(UploadError::Broken(_) | UploadError::Stalled) => Outcome::Aborted,
-        None => Outcome::UpstreamFailed,
-    };
-    tracing::debug!(upstream = shared.name, error = %failed.error, unsent, "call failed");
-    Broken::Ended(account.end(outcome))
+    let closing = |spare: &Spare| spare.repeatable && spare.closing && is_closed(&failed.error);
+    match spare {
+        // The upstream was closing an idle connection: nobody's failure.
+        Some(spare) if closing(&spare) && account.may_go_again(now) => {
+            turn.close(End::Lost, now);
+            account.give_back();
+            Broken::Again(Box::new((spare.request, account)))
+        }
+        spare => {
+            turn.close(End::Failed, now);
+            after_failure(shared, spare, account, now, Outcome::UpstreamFailed)
+        }
+    }
+}
+
+/// Another turn for a request that may be repeated, if one was earned.
+fn after_failure(
+    shared: &Shared,
+    spare: Option<Box<Spare>>,
+    mut account: Account,
+    now: Instant,
+    outcome: Outcome,
+) -> Broken {
+    let spare = spare.filter(|spare| spare.repeatable && account.may_go_again(now));
+    match spare.filter(|_| shared.retries.spend()) {
+        Some(spare) => {
+            account.give_back();
+            Broken::Again(Box::new((spare.request, account)))
+        }
+        None => Broken::Ended(account.end(outcome)),
+    }
 }
 
 /// A copy of a request that may be sent twice.
-fn spare(request: &Request<Upload>) -> Option<Box<Request<Upload>>> {
-    let idempotent = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
-    );
-    if !idempotent {
-        return None;
-    }
+struct Spare {
+    request: Request<Upload>,
+    /// Whether it may be repeated although it may have been acted upon.
+    repeatable: bool,
+    /// Whether the upstream may be closing its connection.
+    closing: bool,
+}
+
+/// A copy of a request whose body is all in memory.
+fn spare(request: &Request<Upload>, closing: bool) -> Option<Box<Spare>> {
     let mut copy = Request::new(request.body().try_clone()?);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
-    Some(Box::new(copy))
+    let repeatable = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    );
+    Some(Box::new(Spare {
+        request: copy,
+        repeatable,
+        closing,
+    }))
 }
 
 /// Whether the upstream closed the connection without a word.

@@ -1,26 +1,29 @@
 //! The gate: where a waiting job and a ready connection meet their turn.
 //!
 //! One worker at a time holds it; the others wait for it in the order in which
-//! they came. Only its holder takes jobs out of the line and asks the limits,
+//! they came. Only its holder takes jobs out of the lines and asks the limits,
 //! so the order of jobs is by construction and nobody races for turns. The
 //! holder asks in this order: is there a live job, is my connection ready, do
 //! all limits allow a start; and takes the best job last, so that a caller who
-//! left meanwhile costs nothing. It sleeps on its own core's alarm and sends
-//! from its own thread.
+//! left meanwhile costs nothing. A job whose own keys must wait is passed over,
+//! one that all must wait for is not, however much it costs. The holder sleeps
+//! on its own core's alarm and sends from its own thread; the bell wakes it when
+//! something may now go sooner than the limits said.
 
-use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{self, MutexGuard, mpsc};
+use tokio::sync::{self, MutexGuard, Notify, mpsc};
 use tokio::time::Instant;
 
 use super::job::{Call, Job};
 use super::lease::Lease;
+use super::lines::Lines;
+use super::turn::Taken;
 use super::worker;
 use super::{Core, Shared};
 use crate::metrics::Holder;
-use crate::pacing::Turn;
 
 /// Empty shells in the backlog that are not worth a sweep.
 const SHELLS: usize = 64;
@@ -32,13 +35,17 @@ pub(super) struct Gate {
     /// Jobs whose first turn came to nothing; they go before all others. Held
     /// for a push or a take.
     put_back: Mutex<Vec<Job>>,
+    /// Wakes the holder.
+    bell: Notify,
+    /// Whether jobs whose keys must wait are to be asked for again.
+    recheck: AtomicBool,
 }
 
 /// The jobs that wait, in order.
 #[derive(Debug)]
 struct Backlog {
     intake: mpsc::Receiver<Job>,
-    order: VecDeque<Job>,
+    lines: Lines<Job>,
     last_start: Instant,
 }
 
@@ -46,7 +53,7 @@ struct Backlog {
 #[derive(Debug)]
 pub(super) enum Pass {
     /// A job and its turn: send now.
-    Turn(Job, Box<Call>, Turn),
+    Turn(Job, Box<Call>, Taken),
     /// Nobody waits.
     Nobody,
     /// The connection is no longer good; come back with another.
@@ -58,10 +65,12 @@ impl Gate {
         Self {
             backlog: sync::Mutex::new(Backlog {
                 intake,
-                order: VecDeque::new(),
+                lines: Lines::default(),
                 last_start: now,
             }),
             put_back: Mutex::default(),
+            bell: Notify::new(),
+            recheck: AtomicBool::new(false),
         }
     }
 
@@ -69,6 +78,17 @@ impl Gate {
     pub(super) fn put_back(&self, job: Job) {
         let mut jobs = self.put_back.lock().unwrap_or_else(PoisonError::into_inner);
         jobs.push(job);
+        drop(jobs);
+        self.ring(false);
+    }
+
+    /// Something may now start sooner than the limits said; with `recheck` also
+    /// what had to wait for its own keys.
+    pub(super) fn ring(&self, recheck: bool) {
+        if recheck {
+            self.recheck.store(true, Ordering::SeqCst);
+        }
+        self.bell.notify_one();
     }
 
     /// Holds the gate for an instant, if no worker does.
@@ -90,32 +110,41 @@ impl Gate {
         let arrived = Instant::now();
         loop {
             self.gather(&mut backlog, &core.shared);
-            if backlog.order.is_empty() {
-                return Pass::Nobody;
-            }
             let now = Instant::now();
             if !lease.is_fresh(now) {
                 return Pass::Stale;
             }
-            match backlog.start(core, [began, arrived, now]) {
+            let next = backlog.start(core, [began, arrived, now]);
+            core.shared
+                .held
+                .store(backlog.lines.held(), Ordering::SeqCst);
+            match next {
                 Ok(pass) => return pass,
                 Err(until) => self.sleep(core, until, now).await,
             }
         }
     }
 
-    /// Takes the best job of those that arrived before `since`, without a turn.
-    /// `None` if there is none, or while a worker with a connection is here.
-    pub(super) fn take_without_turn(&self, shared: &Shared, since: Instant) -> Option<Call> {
+    /// Takes all jobs that are `due`, without a turn. `None` while a worker with
+    /// a connection is here.
+    pub(super) fn take_without_turn(
+        &self,
+        shared: &Shared,
+        due: impl Fn(&Call) -> bool,
+    ) -> Option<Vec<Call>> {
         let mut backlog: MutexGuard<'_, Backlog> = self.backlog.try_lock().ok()?;
         self.gather(&mut backlog, shared);
-        let job = backlog.order.pop_front()?;
-        let call = job.take_if(|call| call.account.arrived() < since);
-        if call.is_none() {
-            // For a later one a connection is still to be tried.
-            backlog.order.push_front(job);
+        let mut taken = Vec::new();
+        let mut kept = Lines::default();
+        backlog.lines.unpark_all();
+        while let Some(job) = backlog.lines.take_best() {
+            match job.take_if(&due) {
+                Some(call) => taken.push(call),
+                None => kept.push_back(job.charge().line(), job),
+            }
         }
-        call
+        backlog.lines = kept;
+        Some(taken)
     }
 
     /// Sleeps until `until`, or so much before it that a connection which has
@@ -124,7 +153,11 @@ impl Gate {
     async fn sleep(&self, core: &Arc<Core>, until: Instant, now: Instant) {
         let lead = core.shared.lead();
         let early = until.checked_sub(lead).filter(|early| *early > now + lead);
-        core.alarm.sleep_until(early.unwrap_or(until)).await;
+        tokio::select! {
+            biased;
+            () = self.bell.notified() => return,
+            () = core.alarm.sleep_until(early.unwrap_or(until)) => {}
+        }
         if early.is_some() {
             worker::hire(core);
         }
@@ -133,18 +166,18 @@ impl Gate {
     /// Brings what has come in since into the order, and drops shells.
     fn gather(&self, backlog: &mut Backlog, shared: &Shared) {
         while let Ok(job) = backlog.intake.try_recv() {
-            backlog.order.push_back(job);
+            backlog.lines.push_back(job.charge().line(), job);
         }
         let mut put_back = self.put_back.lock().unwrap_or_else(PoisonError::into_inner);
         for job in put_back.drain(..) {
-            backlog.order.push_front(job);
+            backlog.lines.push_front(job.charge().line(), job);
         }
         drop(put_back);
-        while backlog.order.front().is_some_and(|job| !job.is_live()) {
-            backlog.order.pop_front();
+        if self.recheck.swap(false, Ordering::SeqCst) {
+            backlog.lines.unpark_all();
         }
-        if backlog.order.len() > 2 * shared.waiting() + SHELLS {
-            backlog.order.retain(Job::is_live);
+        if backlog.lines.len() > 2 * shared.waiting() + SHELLS {
+            backlog.lines.retain(Job::is_live);
         }
     }
 }
@@ -157,30 +190,41 @@ impl Backlog {
     ///
     /// The time before which no turn can come.
     fn start(&mut self, core: &Core, [began, arrived, now]: [Instant; 3]) -> Result<Pass, Instant> {
+        self.lines.unpark(now);
         let mut limits = core.shared.limits();
-        limits.ready(now)?;
-        let Some((job, mut call)) = self.take() else {
-            return Ok(Pass::Nobody);
-        };
-        let since = self.last_start.max(call.account.arrived());
-        let turn = limits.start(now, since);
-        let cooled = limits.cooled().unwrap_or(arrived);
-        drop(limits);
-        call.account.start(now);
-        held(
-            core,
-            [since, began, arrived, cooled.clamp(arrived, now), now],
-        );
-        self.last_start = now;
-        Ok(Pass::Turn(job, call, turn))
-    }
-
-    /// The best job whose caller is still there.
-    fn take(&mut self) -> Option<(Job, Box<Call>)> {
         loop {
-            let job = self.order.pop_front()?;
-            if let Some(call) = job.take() {
-                return Some((job, Box::new(call)));
+            let Some(job) = self.lines.best() else {
+                return match self.lines.next_unpark() {
+                    Some(until) => Err(until),
+                    None => Ok(Pass::Nobody),
+                };
+            };
+            if !job.is_live() {
+                self.lines.take_best();
+                continue;
+            }
+            match limits.ready(job.charge(), now) {
+                Err(hold) if hold.keyed => self.lines.park_best(hold.until),
+                Err(hold) => return Err(hold.until),
+                Ok(()) => {
+                    let Some(job) = self.lines.take_best() else {
+                        continue;
+                    };
+                    let Some(mut call) = job.take().map(Box::new) else {
+                        continue;
+                    };
+                    let since = self.last_start.max(call.account.arrived());
+                    let turn = limits.start(job.charge().clone(), now, since);
+                    let cooled = limits.cooled().unwrap_or(arrived);
+                    drop(limits);
+                    call.account.start(now);
+                    held(
+                        core,
+                        [since, began, arrived, cooled.clamp(arrived, now), now],
+                    );
+                    self.last_start = now;
+                    return Ok(Pass::Turn(job, call, Taken::new(&core.shared, turn)));
+                }
             }
         }
     }

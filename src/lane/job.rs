@@ -17,6 +17,7 @@ use super::queue::Place;
 use super::{Reply, Shared};
 use crate::http::body::Upload;
 use crate::outcome::Outcome;
+use crate::pacing::Charge;
 
 /// Where the worker answers. Boxed, so that those who wait do not carry the room
 /// for a response about.
@@ -35,7 +36,14 @@ pub(super) struct Call {
 
 /// The line's side of a waiting request.
 #[derive(Debug, Clone)]
-pub(super) struct Job(Arc<Mutex<Option<Call>>>);
+pub(super) struct Job(Arc<Shell>);
+
+/// What is left of a job when its call was taken.
+#[derive(Debug)]
+struct Shell {
+    charge: Charge,
+    call: Mutex<Option<Call>>,
+}
 
 /// The caller's side. Dropping it takes the request out of the line.
 #[derive(Debug)]
@@ -46,7 +54,10 @@ pub(super) struct Ticket {
 
 /// Counts a call among those that wait.
 #[derive(Debug)]
-struct InLine(Arc<Shared>);
+struct InLine {
+    shared: Arc<Shared>,
+    cost: u64,
+}
 
 impl Call {
     /// What is left to do with a call that was taken out of the line: the
@@ -64,13 +75,17 @@ pub(super) fn pair(
     place: Option<Place>,
 ) -> (Job, Ticket) {
     let (sender, reply) = oneshot::channel();
-    let job = Job(Arc::new(Mutex::new(Some(Call {
-        request,
-        account,
-        reply: sender,
-        _place: place,
-        in_line: None,
-    }))));
+    let charge = account.charge().clone();
+    let job = Job(Arc::new(Shell {
+        charge,
+        call: Mutex::new(Some(Call {
+            request,
+            account,
+            reply: sender,
+            _place: place,
+            in_line: None,
+        })),
+    }));
     (job.clone(), Ticket { job, reply })
 }
 
@@ -102,7 +117,7 @@ impl Job {
             account,
             reply,
             _place: None,
-            in_line: Some(InLine::new(shared)),
+            in_line: Some(InLine::new(shared, &self.0.charge)),
         });
         // The ticket closes its end before it looks for the call, so either it
         // finds the call here or we see that it has gone.
@@ -116,13 +131,18 @@ impl Job {
         shared.gate.put_back(self);
     }
 
+    /// What its turn costs.
+    pub(super) fn charge(&self) -> &Charge {
+        &self.0.charge
+    }
+
     /// Whether the caller is still there and the call was not taken.
     pub(super) fn is_live(&self) -> bool {
         self.cell().is_some()
     }
 
     fn cell(&self) -> std::sync::MutexGuard<'_, Option<Call>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.call.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -130,7 +150,7 @@ impl Ticket {
     /// Counts the call among those that wait, from now until it is taken.
     pub(super) fn stand_in_line(&self, shared: &Arc<Shared>) {
         if let Some(call) = &mut *self.job.cell() {
-            call.in_line = Some(InLine::new(shared));
+            call.in_line = Some(InLine::new(shared, &self.job.0.charge));
         }
     }
 
@@ -156,19 +176,29 @@ impl Drop for Ticket {
         self.reply.close();
         // Outside the lock: what a call holds may take others when it goes.
         let call = self.job.take();
-        drop(call);
+        if let Some(call) = call {
+            call.account.abandoned();
+        }
     }
 }
 
 impl InLine {
-    fn new(shared: &Arc<Shared>) -> Self {
+    fn new(shared: &Arc<Shared>, charge: &Charge) -> Self {
+        let cost = u64::from(charge.cost.get());
         shared.waiting.fetch_add(1, Ordering::SeqCst);
-        Self(Arc::clone(shared))
+        shared.waiting_cost.fetch_add(cost, Ordering::Relaxed);
+        Self {
+            shared: Arc::clone(shared),
+            cost,
+        }
     }
 }
 
 impl Drop for InLine {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.shared.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.shared
+            .waiting_cost
+            .fetch_sub(self.cost, Ordering::Relaxed);
     }
 }

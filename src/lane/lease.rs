@@ -32,7 +32,7 @@ pub(super) struct Lease {
 impl Slot {
     /// A slot, if one is free.
     pub(super) fn try_take(shared: &Arc<Shared>) -> Option<Self> {
-        let max = shared.settings.max_in_flight.get();
+        let max = shared.settings().max_in_flight.get();
         let free = |taken| (taken < max).then_some(taken + 1);
         let taken = &shared.in_flight;
         taken

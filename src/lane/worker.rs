@@ -9,8 +9,8 @@
 
 use std::error::Error;
 use std::iter::successors;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{self, Instant};
@@ -19,13 +19,17 @@ use super::exchange::{self, Broken};
 use super::gate::Pass;
 use super::job::{Call, Job};
 use super::lease::{Lease, Slot};
+use super::turn::Taken;
 use super::{Core, Shared};
 use crate::outcome::Outcome;
-use crate::pacing::Turn;
 use crate::upstream::{ConnectError, Connection};
 
 /// The pause before the second try to connect; it doubles with each further.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest pause between two rounds of tries while the upstream cannot be
+/// reached.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How long a connection may take to get ready after its last body has ended;
 /// its driver only has to run once.
@@ -48,14 +52,19 @@ pub(super) fn hire(core: &Arc<Core>) {
 
 /// One worker's life: it ends when nobody waits.
 async fn run(core: Arc<Core>, mut slot: Slot, standing: Standing) {
+    let mut pause = FIRST_PAUSE;
     loop {
         let began = Instant::now();
         let connection = match connection(&core, began).await {
             Ok(connection) => connection,
-            Err(error) => {
-                refuse(&core, began, &error);
-                break;
-            }
+            Err(error) => match outage(&core, began, pause, &error) {
+                Some(wait) => {
+                    time::sleep(wait).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    continue;
+                }
+                None => break,
+            },
         };
         let lease = Lease::new(&core, connection, slot);
         match core.shared.gate.pass(&core, &lease, began).await {
@@ -79,7 +88,7 @@ async fn run(core: Arc<Core>, mut slot: Slot, standing: Standing) {
 }
 
 /// Makes the call and answers the caller.
-async fn serve(core: &Arc<Core>, lease: Lease, job: Job, call: Call, turn: Turn) {
+async fn serve(core: &Arc<Core>, lease: Lease, job: Job, call: Call, turn: Taken) {
     let (request, account, mut reply) = call.open();
     let answered = tokio::select! {
         answered = exchange::run(core, lease, turn, request, account) => answered,
@@ -89,9 +98,6 @@ async fn serve(core: &Arc<Core>, lease: Lease, job: Job, call: Call, turn: Turn)
     let answer = match answered {
         Ok(response) => Ok(response),
         Err(Broken::Ended(outcome)) => Err(outcome),
-        Err(Broken::Again(again)) if again.1.deadline() <= Instant::now() => {
-            Err(again.1.end(Outcome::Expired))
-        }
         Err(Broken::Again(again)) => {
             job.put_back(&core.shared, *again, reply);
             return hire(core);
@@ -141,8 +147,8 @@ async fn open(core: &Arc<Core>) -> Result<Connection, ConnectError> {
                 shared.connected(from.elapsed());
                 return Ok(connection);
             }
-            Err(error) if tries >= shared.settings.connection.attempts.get() => {
-                shared.unreachable.store(true, Ordering::Relaxed);
+            Err(error) if tries >= shared.settings().connection.attempts.get() => {
+                shared.lost_touch();
                 return Err(error);
             }
             Err(error) => tracing::debug!(%error, upstream = shared.name, "connect failed"),
@@ -153,23 +159,50 @@ async fn open(core: &Arc<Core>) -> Result<Connection, ConnectError> {
     }
 }
 
-/// No connection: the best job that was there before the first try ends.
-fn refuse(core: &Arc<Core>, began: Instant, error: &ConnectError) {
-    let Some(call) = core.shared.gate.take_without_turn(&core.shared, began) else {
-        return;
+/// No connection, although this worker tries since `began`. Those who have been
+/// held long enough end; for the others this worker goes on trying after the
+/// time that is returned, unless another does.
+fn outage(
+    core: &Arc<Core>,
+    began: Instant,
+    pause: Duration,
+    error: &ConnectError,
+) -> Option<Duration> {
+    let shared = &core.shared;
+    let hold = shared.settings().retry.hold;
+    let since = *shared.outage().get_or_insert(began);
+    let now = Instant::now();
+    // Who came after this try is not ended without one of its own.
+    let due = |call: &Call| {
+        let arrived = call.account.arrived();
+        arrived < began && arrived.max(since) + hold <= now
     };
-    let causes: Vec<String> = successors(error.source(), |&cause| cause.source())
-        .map(ToString::to_string)
-        .collect();
-    tracing::warn!(
-        upstream = core.shared.name,
-        %error,
-        cause = causes.join(": "),
-        "no connection to the upstream"
-    );
-    let (_, account, reply) = call.open();
-    let outcome = account.end(Outcome::ConnectFailed);
-    let _ = reply.send(Box::new(Err(outcome)));
+    let ended = shared.gate.take_without_turn(shared, due)?;
+    if !ended.is_empty() || began == since {
+        let causes: Vec<String> = successors(error.source(), |&cause| cause.source())
+            .map(ToString::to_string)
+            .collect();
+        tracing::warn!(
+            upstream = shared.name,
+            %error,
+            cause = causes.join(": "),
+            waiting = shared.waiting(),
+            "no connection to the upstream"
+        );
+    }
+    for call in ended {
+        let (_, account, reply) = call.open();
+        let outcome = account.end(Outcome::ConnectFailed);
+        let _ = reply.send(Box::new(Err(outcome)));
+    }
+    let others = shared.standing.load(Ordering::SeqCst) > 1;
+    let left = (since + hold).saturating_duration_since(now);
+    let pause = if left.is_zero() {
+        pause
+    } else {
+        pause.min(left)
+    };
+    (!others && shared.waiting() > 0).then_some(pause)
 }
 
 impl Shared {
@@ -181,6 +214,10 @@ impl Shared {
         if standing == 0 || waiting <= standing {
             return waiting > standing;
         }
+        // Those whose own keys must wait need one that wakes them, no more.
+        if waiting.saturating_sub(self.held.load(Ordering::SeqCst)) <= standing {
+            return false;
+        }
         // While the upstream cannot be reached, one worker tries for all.
         if self.unreachable.load(Ordering::Relaxed) {
             return false;
@@ -189,9 +226,21 @@ impl Shared {
         self.limits().starts_within(Instant::now(), lead) > standing as u64
     }
 
+    /// No connection could be opened.
+    fn lost_touch(&self) {
+        self.unreachable.store(true, Ordering::Relaxed);
+    }
+
+    fn outage(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A connection was opened, and it took `time`.
     fn connected(&self, time: Duration) {
-        self.unreachable.store(false, Ordering::Relaxed);
+        if self.unreachable.swap(false, Ordering::Relaxed) {
+            *self.outage() = None;
+            tracing::info!(upstream = self.name, "the upstream can be reached again");
+        }
         let lead = (time * 2).clamp(Duration::from_millis(5), Duration::from_secs(5));
         self.lead_micros
             .store(lead.as_micros() as usize, Ordering::Relaxed);

@@ -110,9 +110,9 @@ impl All {
         }
         let help = "Requests that the limit would let start now";
         self.gauges(to, "pacegate_limit_available", help, &|lane, row| {
-            let limits = lane.available.iter();
+            let limits = lane.limits.iter();
             limits
-                .map(|(label, left)| (label.as_str(), *left))
+                .map(|limit| (limit.label.as_str(), limit.left))
                 .try_for_each(|(label, left)| row(&[("limit", label)], left))
         })
     }

@@ -1,6 +1,6 @@
 //! One token bucket: governor's arithmetic under our own clock.
 //!
-//! The only file that names governor. Its limiter is asked with `check` alone:
+//! The only file that names governor. Its limiter is asked with `check_n` alone:
 //! `until_ready` keeps no order among waiters and sleeps on a clock that tests
 //! cannot pause. The clock here is a hand that we set before each question, so
 //! a turn whose wake-up came late can be booked at the time it was due, and a
@@ -18,80 +18,106 @@ use governor::nanos::Nanos;
 use governor::state::{NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
 
-/// How late a wake-up may be without delaying the turns after it.
-///
-/// Long enough for the usual lateness of a timerfd (30 µs) and for a shared
-/// machine's small stalls; short enough that a window of 10 ms or more cannot
-/// notice it.
-const CREDIT: Duration = Duration::from_micros(400);
-
-/// A bucket that holds up to `burst` tokens and regains one per interval.
+/// A bucket that holds up to `size` tokens and regains one per interval.
 /// Times are durations since the lane's epoch.
 #[derive(Debug)]
 pub(super) struct Bucket {
     limiter: RateLimiter<NotKeyed, Full, Hand, NoOpMiddleware<Duration>>,
     full: Full,
     interval: Duration,
-    burst: NonZeroU32,
+    size: NonZeroU32,
 }
 
 impl Bucket {
-    /// A full bucket for `count` tokens per `period`.
-    ///
-    /// The interval is rounded up to whole nanoseconds: never too fast.
-    pub(super) fn new(count: NonZeroU32, period: Duration, burst: NonZeroU32) -> Self {
-        let nanos = period.as_nanos().div_ceil(u128::from(count.get())).max(1);
-        let interval = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+    /// A full bucket.
+    pub(super) fn new(interval: Duration, size: NonZeroU32) -> Self {
         let quota = Quota::with_period(interval)
-            .expect("the interval is at least one nanosecond")
-            .allow_burst(burst);
+            .expect("an interval is at least a microsecond")
+            .allow_burst(size);
         let full = Full::default();
         let limiter = RateLimiter::new(quota, full.clone(), Hand::default());
         Self {
             limiter,
             full,
             interval,
-            burst,
+            size,
         }
     }
 
-    /// When the next token can be taken: `now`, or a later time.
-    pub(super) fn ready_at(&self, now: Duration) -> Duration {
-        self.earliest().map_or(now, |earliest| earliest.max(now))
+    /// When `cost` tokens are there beside `reserved` others: `now`, or a later
+    /// time. More tokens than the bucket holds are asked for as a full bucket.
+    pub(super) fn ready_at(&self, now: Duration, cost: u32, reserved: u32) -> Duration {
+        let wanted = u64::from(cost.min(self.size.get())) + u64::from(reserved);
+        let size = u64::from(self.size.get());
+        let base = self.full.at().max(now);
+        // Full again at `base`; with the tokens taken it would be so later.
+        match wanted.checked_sub(size) {
+            Some(over) => {
+                let over = u32::try_from(over).unwrap_or(u32::MAX);
+                let at = base.saturating_add(self.interval.saturating_mul(over));
+                at.max(now)
+            }
+            None => {
+                let spare = u32::try_from(size - wanted).unwrap_or(u32::MAX);
+                base.saturating_sub(self.interval.saturating_mul(spare))
+                    .max(now)
+            }
+        }
     }
 
-    /// Takes the token that `ready_at(now)` has promised.
-    ///
-    /// `since` is when somebody first wanted it: the turn is booked at the time
-    /// it was due after that, if that is no more than [`CREDIT`] ago.
-    pub(super) fn take(&self, now: Duration, since: Duration) {
-        let due = self
-            .earliest()
-            .map_or(since, |earliest| earliest.max(since));
-        let booked = due.max(now.saturating_sub(CREDIT)).min(now);
-        self.limiter.clock().0.set(booked);
-        let taken = self.limiter.check();
-        debug_assert!(taken.is_ok(), "a token was taken before it was ready");
+    /// Since when the `cost` tokens that are there have been there; zero if the
+    /// bucket has never been used.
+    pub(super) fn due(&self, cost: u32) -> Duration {
+        let spare = self.size.get() - cost.min(self.size.get());
+        let full = self.full.at();
+        full.saturating_sub(self.interval.saturating_mul(spare))
+    }
+
+    /// Takes `cost` tokens at `at`, when they were there. What the cost is over
+    /// the bucket's size is owed.
+    pub(super) fn take(&self, at: Duration, cost: NonZeroU32) {
+        let now = cost.min(self.size);
+        self.limiter.clock().0.set(at);
+        let taken = self.limiter.check_n(now);
+        debug_assert!(
+            matches!(taken, Ok(Ok(()))),
+            "tokens were taken before they were there"
+        );
+        if !matches!(taken, Ok(Ok(()))) {
+            self.spend(at, cost);
+        } else if cost > now {
+            self.delay(self.interval.saturating_mul(cost.get() - now.get()));
+        }
+    }
+
+    /// `cost` tokens were taken at `at`, whether they were there or not.
+    pub(super) fn spend(&self, at: Duration, cost: NonZeroU32) {
+        let full = self.full.at().max(at);
+        let taken = self.interval.saturating_mul(cost.get());
+        self.full.set(full.saturating_add(taken));
+    }
+
+    /// All tokens come `by` later.
+    pub(super) fn delay(&self, by: Duration) {
+        self.full.set(self.full.at().saturating_add(by));
+    }
+
+    /// All tokens come `by` earlier.
+    pub(super) fn advance(&self, by: Duration) {
+        self.full.set(self.full.at().saturating_sub(by));
     }
 
     /// No token before `until`, and only one then.
     pub(super) fn empty_until(&self, until: Duration) {
-        let full = until + self.interval * (self.burst.get() - 1);
-        self.full.0.fetch_max(
-            u64::try_from(full.as_nanos()).unwrap_or(u64::MAX),
-            Ordering::Relaxed,
-        );
+        let full = until + self.interval.saturating_mul(self.size.get() - 1);
+        self.full.set(self.full.at().max(full));
     }
 
     /// Tokens that could be taken at once at `now`.
     pub(super) fn tokens(&self, now: Duration) -> u64 {
-        let burst = u64::from(self.burst.get());
-        let Some(full_at) = self.full.at() else {
-            return burst;
-        };
-        let missing = full_at.saturating_sub(now).as_nanos();
+        let missing = self.full.at().saturating_sub(now).as_nanos();
         let missing = missing.div_ceil(self.interval.as_nanos());
-        burst.saturating_sub(u64::try_from(missing).unwrap_or(u64::MAX))
+        u64::from(self.size.get()).saturating_sub(u64::try_from(missing).unwrap_or(u64::MAX))
     }
 
     /// The time one token takes to come back.
@@ -99,28 +125,31 @@ impl Bucket {
         self.interval
     }
 
-    /// The time from which a token is there; `None` while never used.
-    fn earliest(&self) -> Option<Duration> {
-        Some(
-            self.full
-                .at()?
-                .saturating_sub(self.interval * (self.burst.get() - 1)),
-        )
+    /// The most it holds.
+    pub(super) fn size(&self) -> NonZeroU32 {
+        self.size
+    }
+
+    /// When it will be full.
+    pub(super) fn full_at(&self) -> Duration {
+        self.full.at()
     }
 }
 
-/// When the bucket will be full again plus one interval: governor's only state
-/// (its "theoretical arrival time"), shared so that we can read it.
-/// Zero while never used. Only ever touched under the lane's limits lock.
+/// When the bucket will be full: governor's only state (its "theoretical
+/// arrival time"), shared so that we can read it. Zero while never used. Only
+/// ever touched under the lane's limits lock.
 #[derive(Debug, Clone, Default)]
 struct Full(Arc<AtomicU64>);
 
 impl Full {
-    fn at(&self) -> Option<Duration> {
-        match self.0.load(Ordering::Relaxed) {
-            0 => None,
-            nanos => Some(Duration::from_nanos(nanos)),
-        }
+    fn at(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+
+    fn set(&self, at: Duration) {
+        let nanos = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX);
+        self.0.store(nanos, Ordering::Relaxed);
     }
 }
 
@@ -131,7 +160,8 @@ impl StateStore for Full {
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        let (taken, next) = measure(self.at().map(Into::into))?;
+        let at = self.0.load(Ordering::Relaxed);
+        let (taken, next) = measure((at > 0).then(|| Nanos::new(at)))?;
         self.0.store(next.into(), Ordering::Relaxed);
         Ok(taken)
     }
@@ -153,86 +183,51 @@ impl Clock for Hand {
 mod tests {
     use super::*;
 
-    fn bucket(count: u32, period: Duration, burst: u32) -> Bucket {
-        Bucket::new(
-            NonZeroU32::new(count).unwrap(),
-            period,
-            NonZeroU32::new(burst).unwrap(),
-        )
+    const TENTH: Duration = Duration::from_millis(100);
+
+    fn bucket(size: u32) -> Bucket {
+        Bucket::new(TENTH, NonZeroU32::new(size).unwrap())
     }
 
-    /// Takes at each of the times the bucket names, as often as `times` says.
-    fn saturate(bucket: &Bucket, late: Duration, times: usize) -> Vec<Duration> {
-        let mut now = Duration::ZERO;
-        (0..times)
-            .map(|_| {
-                let ready = bucket.ready_at(now);
-                now = if ready > now { ready + late } else { now };
-                bucket.take(now, Duration::ZERO);
-                now
-            })
-            .collect()
+    fn one() -> NonZeroU32 {
+        NonZeroU32::MIN
     }
 
     #[test]
-    fn spaces_turns_exactly_when_the_burst_is_one() {
-        let turns = saturate(&bucket(10, Duration::from_secs(1), 1), Duration::ZERO, 4);
-        let expected: Vec<_> = [0, 100, 200, 300].map(Duration::from_millis).into();
-        assert_eq!(turns, expected);
+    fn a_full_bucket_gives_all_it_holds_and_then_one_per_interval() {
+        let bucket = bucket(3);
+        for _ in 0..3 {
+            assert_eq!(bucket.ready_at(Duration::ZERO, 1, 0), Duration::ZERO);
+            bucket.take(Duration::ZERO, one());
+        }
+        assert_eq!(bucket.ready_at(Duration::ZERO, 1, 0), TENTH);
+        assert_eq!(bucket.ready_at(Duration::ZERO, 2, 0), TENTH * 2);
+        assert_eq!(bucket.tokens(TENTH), 1);
     }
 
     #[test]
-    fn a_wake_up_that_is_late_within_the_credit_does_not_push_the_next_turn() {
-        let late = Duration::from_micros(300);
-        let turns = saturate(&bucket(1000, Duration::from_secs(1), 1), late, 1001);
-        assert_eq!(turns[1000], Duration::from_secs(1) + late);
+    fn what_is_reserved_must_be_there_as_well() {
+        let bucket = bucket(2);
+        assert_eq!(bucket.ready_at(TENTH, 1, 1), TENTH);
+        // At best the two that are reserved are taken now.
+        assert_eq!(bucket.ready_at(TENTH, 1, 2), TENTH * 2);
     }
 
     #[test]
-    fn a_longer_delay_is_lost_but_for_the_credit_and_never_made_up_in_a_burst() {
-        let bucket = bucket(1000, Duration::from_secs(1), 1);
-        bucket.take(Duration::ZERO, Duration::ZERO);
-        let late = Duration::from_millis(5);
-        bucket.take(late, Duration::ZERO);
-        assert_eq!(
-            bucket.ready_at(late),
-            late - CREDIT + Duration::from_millis(1)
-        );
+    fn a_cost_above_the_size_goes_with_a_full_bucket_and_is_owed() {
+        let bucket = bucket(1);
+        bucket.take(Duration::ZERO, NonZeroU32::new(5).unwrap());
+        assert_eq!(bucket.ready_at(Duration::ZERO, 1, 0), TENTH * 5);
     }
 
     #[test]
-    fn a_turn_wanted_only_now_is_booked_now() {
-        let bucket = bucket(1000, Duration::from_secs(1), 1);
-        bucket.take(Duration::ZERO, Duration::ZERO);
-        let now = Duration::from_secs(5);
-        bucket.take(now, now);
-        assert_eq!(bucket.ready_at(now), now + Duration::from_millis(1));
-    }
-
-    #[test]
-    fn lets_a_burst_go_at_once_and_then_keeps_the_rate() {
-        let turns = saturate(&bucket(10, Duration::from_secs(1), 4), Duration::ZERO, 6);
-        let expected: Vec<_> = [0, 0, 0, 0, 100, 200].map(Duration::from_millis).into();
-        assert_eq!(turns, expected);
-    }
-
-    #[test]
-    fn an_emptied_bucket_gives_one_token_at_its_time_and_then_keeps_the_rate() {
-        let bucket = bucket(10, Duration::from_secs(1), 4);
-        bucket.empty_until(Duration::from_secs(3));
-        let turns = saturate(&bucket, Duration::ZERO, 3);
-        let expected: Vec<_> = [3000, 3100, 3200].map(Duration::from_millis).into();
-        assert_eq!(turns, expected);
-    }
-
-    #[test]
-    fn counts_the_tokens_that_are_left() {
-        let bucket = bucket(10, Duration::from_secs(1), 4);
-        assert_eq!(bucket.tokens(Duration::ZERO), 4);
-        bucket.take(Duration::ZERO, Duration::ZERO);
-        bucket.take(Duration::ZERO, Duration::ZERO);
-        assert_eq!(bucket.tokens(Duration::ZERO), 2);
-        assert_eq!(bucket.tokens(Duration::from_millis(100)), 3);
-        assert_eq!(bucket.tokens(Duration::from_secs(9)), 4);
+    fn an_emptied_bucket_gives_one_token_at_the_time_and_then_the_rate() {
+        let bucket = bucket(10);
+        let until = Duration::from_secs(5);
+        bucket.empty_until(until);
+        assert_eq!(bucket.ready_at(Duration::ZERO, 1, 0), until);
+        bucket.take(until, one());
+        assert_eq!(bucket.ready_at(until, 1, 0), until + TENTH);
+        assert_eq!(bucket.tokens(until + Duration::from_secs(20)), 10);
     }
 }

@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::Charge;
 use crate::config;
 
 /// The least and the most that an automatic guard takes. A request is seldom on
@@ -23,10 +24,16 @@ const MOST: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Guard {
     span: Span,
-    /// Start times; `None` once answered. The first is turn number `first`.
-    started: VecDeque<Option<Duration>>,
+    /// `None` once answered. The first is turn number `first`.
+    started: VecDeque<Option<Open>>,
     first: u64,
-    open: usize,
+}
+
+/// A request that is on its way.
+#[derive(Debug)]
+struct Open {
+    start: Duration,
+    charge: Charge,
 }
 
 /// How long a request can be on its way.
@@ -79,7 +86,6 @@ impl Guard {
             span,
             started: VecDeque::new(),
             first: 0,
-            open: 0,
         }
     }
 
@@ -98,68 +104,70 @@ impl Guard {
         }
     }
 
+    /// Takes another setting; what was learned is kept where it applies.
+    pub(super) fn set(&mut self, settings: config::Guard) {
+        match (&self.span, settings) {
+            (Span::Auto(_), config::Guard::Auto) => {}
+            _ => self.span = Self::new(settings).span,
+        }
+    }
+
     /// A request starts at `now`; returns the number of its turn.
-    pub(super) fn start(&mut self, now: Duration) -> u64 {
-        self.started.push_back(Some(now));
-        self.open += 1;
-        self.first + self.started.len() as u64 - 1
+    pub(super) fn start(&mut self, now: Duration, charge: Charge) -> u64 {
+        self.started.push_back(Some(Open { start: now, charge }));
+        self.next() - 1
     }
 
-    /// Turns that are still open.
-    pub(super) fn open(&self) -> usize {
-        self.open
+    /// The number that the next turn will have.
+    pub(super) fn next(&self) -> u64 {
+        self.first + self.started.len() as u64
     }
 
-    /// The start of the `n`-th open turn, counted from 0 and from the oldest.
-    pub(super) fn nth_open(&self, n: usize) -> Option<Duration> {
-        self.started.iter().flatten().nth(n).copied()
+    /// The charges of the turns that are still open.
+    pub(super) fn open(&self) -> impl Iterator<Item = &Charge> {
+        self.started.iter().flatten().map(|open| &open.charge)
     }
 
-    /// Closes `turn` because its answer came at `now`. False if it was closed.
-    pub(super) fn answered(&mut self, turn: u64, now: Duration) -> bool {
-        let Some(slot) = turn
-            .checked_sub(self.first)
-            .and_then(|index| self.started.get_mut(usize::try_from(index).ok()?))
-        else {
-            return false;
-        };
-        let Some(start) = slot.take() else {
-            return false;
-        };
-        self.open -= 1;
+    /// When the first of the open turns will have been counted if its answer
+    /// does not come before; `now` if none is open.
+    pub(super) fn first_counted(&self, now: Duration) -> Duration {
+        let oldest = self.started.iter().flatten().next();
+        oldest.map_or(now, |open| open.start + self.span())
+    }
+
+    /// Closes `turn` because its answer came at `now`. `None` if it was closed.
+    pub(super) fn answered(&mut self, turn: u64, now: Duration) -> Option<Charge> {
+        let open = self.slot(turn)?.take()?;
         if let Span::Auto(reach) = &mut self.span {
-            reach.answered(now.saturating_sub(start));
+            reach.answered(now.saturating_sub(open.start));
         }
         self.drop_closed();
-        true
+        Some(open.charge)
     }
 
-    /// Closes `turn` because its request never left. False if it was closed.
-    pub(super) fn cancel(&mut self, turn: u64) -> bool {
-        let index = turn
-            .checked_sub(self.first)
-            .and_then(|index| usize::try_from(index).ok());
-        let Some(slot) = index.and_then(|index| self.started.get_mut(index)) else {
-            return false;
-        };
-        let was_open = slot.take().is_some();
-        self.open -= usize::from(was_open);
+    /// Closes `turn` because its request never left. `None` if it was closed.
+    pub(super) fn cancel(&mut self, turn: u64) -> Option<Charge> {
+        let open = self.slot(turn)?.take()?;
         self.drop_closed();
-        was_open
+        Some(open.charge)
     }
 
     /// Closes the oldest turn if the guard has run out for it by `now`, and
     /// returns the time at which it had certainly been counted.
-    pub(super) fn expire(&mut self, now: Duration) -> Option<Duration> {
-        self.drop_closed();
-        let counted = (*self.started.front()?)? + self.span();
+    pub(super) fn expire(&mut self, now: Duration) -> Option<(Duration, Charge)> {
+        let counted = self.started.front()?.as_ref()?.start + self.span();
         if counted > now {
             return None;
         }
-        self.started.pop_front();
+        let open = self.started.pop_front()??;
         self.first += 1;
-        self.open -= 1;
-        Some(counted)
+        self.drop_closed();
+        Some((counted, open.charge))
+    }
+
+    fn slot(&mut self, turn: u64) -> Option<&mut Option<Open>> {
+        let index = usize::try_from(turn.checked_sub(self.first)?).ok()?;
+        self.started.get_mut(index)
     }
 
     fn drop_closed(&mut self) {
@@ -181,30 +189,31 @@ mod tests {
     #[test]
     fn a_turn_is_counted_when_its_guard_has_run_out() {
         let mut guard = Guard::new(config::Guard::Fixed(ms(20)));
-        guard.start(ms(0));
-        assert_eq!(guard.expire(ms(19)), None);
-        assert_eq!(guard.expire(ms(50)), Some(ms(20)));
-        assert_eq!(guard.open(), 0);
+        guard.start(ms(0), Charge::ONE);
+        assert!(guard.expire(ms(19)).is_none());
+        assert_eq!(guard.first_counted(ms(19)), ms(20));
+        let (counted, _) = guard.expire(ms(50)).unwrap();
+        assert_eq!((counted, guard.open().count()), (ms(20), 0));
     }
 
     #[test]
     fn answers_may_come_in_any_order_and_only_once() {
         let mut guard = Guard::new(config::Guard::Fixed(ms(500)));
-        let turns: Vec<u64> = (0..3).map(|at| guard.start(ms(at))).collect();
-        assert!(guard.answered(turns[1], ms(10)));
-        assert!(!guard.answered(turns[1], ms(11)));
-        assert_eq!(guard.open(), 2);
-        assert_eq!(guard.nth_open(1), Some(ms(2)));
-        assert!(guard.cancel(turns[0]));
-        assert!(guard.answered(turns[2], ms(12)));
-        assert_eq!(guard.open(), 0);
-        assert!(!guard.answered(turns[2], ms(13)));
+        let turns: Vec<u64> = (0..3).map(|at| guard.start(ms(at), Charge::ONE)).collect();
+        assert!(guard.answered(turns[1], ms(10)).is_some());
+        assert!(guard.answered(turns[1], ms(11)).is_none());
+        assert_eq!(guard.open().count(), 2);
+        assert!(guard.cancel(turns[0]).is_some());
+        assert_eq!(guard.first_counted(ms(11)), ms(502));
+        assert!(guard.answered(turns[2], ms(12)).is_some());
+        assert_eq!((guard.open().count(), guard.next()), (0, 3));
+        assert!(guard.answered(turns[2], ms(13)).is_none());
     }
 
     /// One request after the other, each answered after `trip`.
     fn answer(guard: &mut Guard, trip: Duration, times: usize) {
         for _ in 0..times {
-            let turn = guard.start(Duration::ZERO);
+            let turn = guard.start(Duration::ZERO, Charge::ONE);
             guard.answered(turn, trip);
         }
     }

@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::Counts;
 
 fn limit(count: u32, period: Duration, burst: u32, window: bool) -> config::Limit {
     config::Limit {
@@ -14,7 +15,21 @@ fn limit(count: u32, period: Duration, burst: u32, window: bool) -> config::Limi
         period,
         burst: NonZeroU32::new(burst).unwrap(),
         window,
+        per: None,
+        counts: Counts::Cost,
     }
+}
+
+/// An upstream with these limits.
+fn settings(limits: &[config::Limit], guard: Duration) -> config::Upstream {
+    let text = "listen = \"127.0.0.1:1\"\n[upstream.a]\nurl = \"http://a\"";
+    let mut settings = config::Config::parse("test", text)
+        .unwrap()
+        .upstreams
+        .remove(0);
+    settings.limits = limits.to_vec();
+    settings.guard = config::Guard::Fixed(guard);
+    settings
 }
 
 /// An upstream and a gate that always wants to start, in simulated time.
@@ -29,7 +44,7 @@ impl Rig {
     fn new(limits: &[config::Limit], guard: Duration) -> Self {
         let start = Instant::now();
         Self {
-            limits: Limits::new(limits, config::Guard::Fixed(guard), start),
+            limits: Limits::new(&settings(limits, guard), start),
             start,
             now: start,
             answers: VecDeque::new(),
@@ -38,20 +53,24 @@ impl Rig {
 
     /// Advances to `time`, reporting the answers that come on the way.
     fn advance(&mut self, time: Instant) {
-        while let Some((at, turn)) = self.answers.front().copied().filter(|(at, _)| *at <= time) {
-            self.limits.answered(turn, at);
-            self.answers.pop_front();
+        while let Some((at, turn)) = self.answers.pop_front_if(|(at, _)| *at <= time) {
+            self.limits.close(turn, End::Answered(&[]), at);
         }
         self.now = time;
     }
 
     /// Waits for the next turn and starts; the answer comes after `trip`.
     fn start(&mut self, trip: Option<Duration>) -> Duration {
-        while let Err(until) = self.limits.ready(self.now) {
-            assert!(until > self.now, "told to wait for the past");
-            self.advance(until);
+        self.start_at_cost(trip, 1)
+    }
+
+    fn start_at_cost(&mut self, trip: Option<Duration>, cost: u32) -> Duration {
+        let charge = Charge::of(NonZeroU32::new(cost).unwrap());
+        while let Err(hold) = self.limits.ready(&charge, self.now) {
+            assert!(hold.until > self.now, "told to wait for the past");
+            self.advance(hold.until);
         }
-        let turn = self.limits.start(self.now, self.start);
+        let turn = self.limits.start(charge, self.now, self.start);
         if let Some(trip) = trip {
             self.answers.push_back((self.now + trip, turn));
             self.answers.make_contiguous().sort_by_key(|(at, _)| *at);

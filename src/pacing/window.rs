@@ -1,117 +1,194 @@
-//! The rolling window: never more than `count` requests counted by the
-//! upstream in any period, at any phase.
+//! The rolling window: never more than `count` counted by the upstream in any
+//! period, at any phase.
 //!
-//! A log of the times at which requests had certainly been counted. Those on
-//! their way (see `guard`) occupy the window as well; how many there are is
-//! passed in, since all windows of a lane share them. A bucket alone cannot
-//! promise this: it lets up to `burst + count` through in one period.
+//! A log of what had certainly been counted, and when. What is still on its way
+//! (see `guard`) occupies the window as well. A bucket alone cannot promise
+//! this: it lets up to `burst + count` through in one period.
+//!
+//! The log is bounded however large the count is: what was counted within one
+//! slot, a fixed fraction of the period, is one entry with the slot's latest
+//! time. Its places come back a slot late at most, never early.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::guard::Guard;
-
 /// The log of one window. Times are durations since the lane's epoch.
 #[derive(Debug)]
 pub(super) struct Window {
-    count: usize,
+    count: u32,
     period: Duration,
-    /// Ascending; bounded by `count`, as what is older than the period is dropped.
-    counted: VecDeque<Duration>,
+    /// In nanoseconds; the period over [`Window::new`]'s `slots`.
+    slot: u64,
+    /// Ascending; what is older than the period is dropped.
+    counted: VecDeque<Entry>,
+    /// The sum of the log.
+    spent: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    at: Duration,
+    cost: u32,
 }
 
 impl Window {
-    pub(super) fn new(count: NonZeroU32, period: Duration) -> Self {
+    /// A log of about `slots` entries at most.
+    pub(super) fn new(count: NonZeroU32, period: Duration, slots: u32) -> Self {
         Self {
-            count: count.get() as usize,
+            count: count.get(),
             period,
+            slot: nanos(period / slots).max(1),
             counted: VecDeque::new(),
+            spent: 0,
         }
     }
 
-    /// A request had certainly been counted at `at`.
+    /// `cost` had certainly been counted at `at`.
     ///
-    /// Should the guard have shrunk, `at` can be before the last one; it is
-    /// taken as that one's time, which keeps the log sorted and is never early.
-    pub(super) fn counted(&mut self, at: Duration) {
-        let last = self.counted.back().copied().unwrap_or_default();
-        self.counted.push_back(at.max(last));
+    /// Should `at` be before the last one, it is taken as that one's time, which
+    /// keeps the log sorted and is never early.
+    pub(super) fn counted(&mut self, at: Duration, cost: NonZeroU32) {
+        let cost = cost.get();
+        self.spent = self.spent.saturating_add(cost);
+        if let Some(last) = self.counted.back_mut() {
+            let at = at.max(last.at);
+            // Few entries are kept exactly.
+            if at == last.at
+                || (self.count as u64 > nanos(self.period) / self.slot
+                    && nanos(at) / self.slot == nanos(last.at) / self.slot)
+            {
+                last.at = at;
+                last.cost = last.cost.saturating_add(cost);
+                return;
+            }
+            self.counted.push_back(Entry { at, cost });
+        } else {
+            self.counted.push_back(Entry { at, cost });
+        }
     }
 
     /// Drops what no window that contains `now` or a later time can hold.
     pub(super) fn forget(&mut self, now: Duration) {
-        let gone = self.freed_by(now);
-        self.counted.drain(..gone);
+        while let Some(first) = self.counted.front() {
+            if first.at + self.period > now {
+                return;
+            }
+            self.spent -= first.cost;
+            self.counted.pop_front();
+        }
     }
 
-    /// Requests that may start at `at`, now or later, if none starts before.
-    pub(super) fn room(&self, at: Duration, guard: &Guard) -> usize {
+    /// What may start at `at`, now or later, if nothing starts before and `open`
+    /// is on its way.
+    pub(super) fn room(&self, at: Duration, open: u32) -> u32 {
+        let freed: u32 = self
+            .counted
+            .iter()
+            .take_while(|entry| entry.at + self.period <= at)
+            .map(|entry| entry.cost)
+            .sum();
         self.count
-            .saturating_sub(self.counted.len() - self.freed_by(at) + guard.open())
+            .saturating_sub((self.spent - freed).saturating_add(open))
     }
 
-    /// When the next request can start: `now`, or the earliest later time.
+    /// When `cost` can start: `now`, or a later time. `open` is on its way, and
+    /// the first of it will have been counted at `first` if not before.
     ///
-    /// While the request whose place is needed has no answer this is a lower
-    /// bound: the answer that comes this instant would free its place one period
-    /// from now. Asked again then, it is exact.
-    pub(super) fn ready_at(&self, now: Duration, guard: &Guard) -> Duration {
-        let Some(over) = (self.counted.len() + guard.open()).checked_sub(self.count) else {
+    /// While the place that is needed belongs to a request on its way this is a
+    /// lower bound: the answer that comes this instant would free the place one
+    /// period from now. Asked again then, it is exact.
+    pub(super) fn ready_at(
+        &self,
+        now: Duration,
+        cost: u32,
+        open: u32,
+        first: Duration,
+    ) -> Duration {
+        let taken = self.spent.saturating_add(open);
+        let wanted = taken.saturating_add(cost.min(self.count));
+        let Some(over) = wanted.checked_sub(self.count).filter(|over| *over > 0) else {
             return now;
         };
-        // Its place is the one that the next request will take.
-        let counted = match self.counted.get(over) {
-            Some(at) => *at,
-            None => {
-                let start = guard.nth_open(over - self.counted.len()).unwrap_or(now);
-                now.min(start + guard.span())
+        let mut freed = 0;
+        for entry in &self.counted {
+            freed += entry.cost;
+            if freed >= over {
+                return (entry.at + self.period).max(now);
             }
-        };
-        (counted + self.period).max(now)
+        }
+        (now.min(first) + self.period).max(now)
     }
 
-    /// How many of the log have left every window that ends at `at`.
-    fn freed_by(&self, at: Duration) -> usize {
-        self.counted
-            .partition_point(|counted| *counted + self.period <= at)
+    /// What is in the log, and since when.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (Duration, NonZeroU32)> + '_ {
+        let entries = self.counted.iter();
+        entries.filter_map(|entry| Some((entry.at, NonZeroU32::new(entry.cost)?)))
     }
+
+    /// The time after which nothing is left in the log.
+    pub(super) fn empty_at(&self) -> Duration {
+        let last = self.counted.back();
+        last.map_or(Duration::ZERO, |last| last.at + self.period)
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config;
 
     fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)
     }
 
-    fn window(count: u32) -> (Window, Guard) {
-        let window = Window::new(NonZeroU32::new(count).unwrap(), ms(1000));
-        (window, Guard::new(config::Guard::Fixed(ms(100))))
+    fn cost(cost: u32) -> NonZeroU32 {
+        NonZeroU32::new(cost).unwrap()
+    }
+
+    fn window(count: u32) -> Window {
+        Window::new(cost(count), ms(1000), 100)
     }
 
     #[test]
     fn a_place_comes_back_one_period_after_the_request_was_counted() {
-        let (mut window, guard) = window(2);
-        window.counted(ms(5));
-        window.counted(ms(9));
-        assert_eq!(window.ready_at(ms(10), &guard), ms(1005));
-        assert_eq!(window.ready_at(ms(1005), &guard), ms(1005));
-        window.counted(ms(1006));
-        assert_eq!(window.ready_at(ms(1006), &guard), ms(1009));
+        let mut window = window(2);
+        window.counted(ms(5), cost(1));
+        window.counted(ms(9), cost(1));
+        assert_eq!(window.ready_at(ms(10), 1, 0, ms(10)), ms(1005));
+        assert_eq!(window.ready_at(ms(10), 2, 0, ms(10)), ms(1009));
+        window.forget(ms(1005));
+        assert_eq!(window.ready_at(ms(1005), 1, 0, ms(1005)), ms(1005));
+        window.counted(ms(1006), cost(1));
+        assert_eq!(window.ready_at(ms(1006), 1, 0, ms(1006)), ms(1009));
     }
 
     #[test]
     fn requests_on_their_way_hold_their_places() {
-        let (window, mut guard) = window(2);
-        guard.start(ms(0));
-        guard.start(ms(0));
-        assert_eq!(window.room(ms(1), &guard), 0);
+        let window = window(2);
+        assert_eq!(window.room(ms(1), 2), 0);
         // At best the answer comes now.
-        assert_eq!(window.ready_at(ms(1), &guard), ms(1001));
+        assert_eq!(window.ready_at(ms(1), 1, 2, ms(100)), ms(1001));
         // Without an answer it had certainly been counted at 100 ms.
-        assert_eq!(window.ready_at(ms(600), &guard), ms(1100));
+        assert_eq!(window.ready_at(ms(600), 1, 2, ms(100)), ms(1100));
+    }
+
+    #[test]
+    fn a_large_count_takes_no_more_entries_than_slots_and_frees_none_early() {
+        let mut window = window(10_000);
+        for nth in 0..10_000 {
+            window.counted(Duration::from_micros(nth * 100), cost(1));
+        }
+        assert!(window.counted.len() <= 101, "{}", window.counted.len());
+        for nth in 0..10_000 {
+            let freed = Duration::from_micros(nth * 100) + ms(1000);
+            let room = window.room(freed - Duration::from_nanos(1), 0);
+            assert!(u64::from(room) <= nth, "{nth}: {room}");
+        }
+        window.forget(ms(2000));
+        assert_eq!((window.spent, window.counted.len()), (0, 0));
     }
 }

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use crate::config::Limit;
 use crate::config::duration::LONGEST;
 use crate::config::fault::{Fault, quote};
 use crate::config::file::{self, LimitTable, Written};
 use crate::config::rate::{EXPECTED, Rate};
 use crate::config::report::Report;
+use crate::config::{Counts, Limit};
 
 /// Checks the limits of an upstream.
 pub(super) fn all(written: &[Spanned<file::Limit>], report: &mut Report<'_>) -> Vec<Limit> {
@@ -92,5 +92,7 @@ fn limit(rate: Rate, burst: NonZeroU32, label: String) -> Limit {
         period: rate.period,
         burst,
         window: true,
+        per: None,
+        counts: Counts::Cost,
     }
 }

@@ -5,7 +5,8 @@
 
 //! `[upstream.NAME]`: one API, checked alone, then against the others.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
 
 use toml::Spanned;
 
@@ -17,10 +18,19 @@ use crate::config::fault::{Fault, quote};
 use crate::config::file::{self, Bound, Bytes, Count, Named, Written};
 use crate::config::report::Report;
 use crate::config::size;
-use crate::config::{Connection, Guard, Queue, Route, Timeouts, Upstream, WhenFull};
+use crate::config::{
+    Connection, Cooldown, Guard, Queue, Retry, Route, Timeouts, Upstream, WhenFull,
+};
 
 const BUFFER_BODY: u64 = 64 * KIB;
 const MAX_BYTES: u64 = 64 * MIB;
+const MAX_KEYS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9999);
+const MAX_WAITING_PER_KEY: NonZeroUsize = NonZeroUsize::MIN.saturating_add(999);
+const RETRY: Retry = Retry {
+    attempts: NonZeroU32::MIN.saturating_add(4),
+    budget: 20,
+    hold: Duration::from_secs(30),
+};
 const ATTEMPTS: NonZeroU32 = NonZeroU32::MIN.saturating_add(2);
 
 /// An upstream under way.
@@ -103,6 +113,11 @@ fn one(
         route: route?,
         limits,
         guard: table.guard.map_or(Guard::Auto, |Written(guard)| guard),
+        costs: Vec::new(),
+        max_keys: MAX_KEYS,
+        max_waiting_per_key: MAX_WAITING_PER_KEY,
+        cooldown: Cooldown::default(),
+        retry: RETRY,
         max_in_flight: count(table.max_in_flight, 1024),
         buffer_body: in_memory(bytes(&table.buffer_body, BUFFER_BODY)),
         max_body: table

@@ -1,0 +1,52 @@
+//! A turn that was taken, until the limits know how it ended.
+//!
+//! Whoever makes the call closes it with what became of it; if the call is
+//! dropped because the caller went away, dropping the turn says so.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::Shared;
+use crate::pacing::{End, Turn};
+
+/// A turn that is not closed yet.
+#[derive(Debug)]
+pub(super) struct Taken {
+    shared: Arc<Shared>,
+    turn: Option<Turn>,
+}
+
+impl Taken {
+    pub(super) fn new(shared: &Arc<Shared>, turn: Turn) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            turn: Some(turn),
+        }
+    }
+
+    /// The call has ended at `now`. Returns the end of the cooldown if that
+    /// began or prolonged one.
+    pub(super) fn close(mut self, end: End<'_>, now: Instant) -> Option<Instant> {
+        let turn = self.turn.take()?;
+        self.shared.close(turn, end, now)
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if let Some(turn) = self.turn.take() {
+            self.shared.close(turn, End::Lost, Instant::now());
+        }
+    }
+}
+
+impl Shared {
+    fn close(&self, turn: Turn, end: End<'_>, now: Instant) -> Option<Instant> {
+        let closed = self.limits().close(turn, end, now);
+        if closed.sooner {
+            self.gate.ring(true);
+        }
+        closed.cooldown
+    }
+}

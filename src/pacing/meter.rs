@@ -1,0 +1,218 @@
+//! One limit's state, for the whole lane or for one key.
+//!
+//! A limit is either a window with its spacing, or a token bucket as the
+//! upstream documents it. Both are judged by what the upstream may have counted:
+//! a request is *open* from its start until its answer, or its guard, tells that
+//! it was counted, and holds its place all that time. For the bucket this is
+//! safe since charging it late never leaves more tokens than charging it early.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::Charge;
+use super::bucket::Bucket;
+use super::spacing::Spacing;
+use super::window::Window;
+use crate::config::{Counts, Limit};
+
+/// How much slower than ours the upstream's clock may run: a little more than
+/// 1 in 1000. Quartz clocks are off by 1 in 10 000, virtual machines by more.
+const DRIFT: u32 = 997;
+
+/// Even spacing leaves the window this much room, 1 in 6000, so that in the
+/// steady state the spacing sets the pace and not the noise of the answers.
+const SLACK: u32 = 6000;
+
+/// Entries of the window of a lane, and of one key.
+const LANE_SLOTS: u32 = 8192;
+const KEY_SLOTS: u32 = 1024;
+
+/// The state of one limit.
+#[derive(Debug)]
+pub(super) struct Meter {
+    counts: Counts,
+    rule: Rule,
+    /// Started and not known to be counted.
+    open: u32,
+}
+
+#[derive(Debug)]
+enum Rule {
+    Window(Window, Spacing),
+    Bucket(Bucket),
+}
+
+impl Meter {
+    /// Nothing spent; `keyed` if there is one for each key.
+    pub(super) fn new(limit: &Limit, keyed: bool) -> Self {
+        let period = slower(limit.period);
+        let interval = interval(period, limit.count);
+        let rule = if limit.window {
+            let slots = if keyed { KEY_SLOTS } else { LANE_SLOTS };
+            let spaced = match limit.burst < limit.count {
+                true => interval + interval / SLACK,
+                // The window alone decides, but after a cooldown.
+                false => limit.period / limit.count.get(),
+            };
+            Rule::Window(
+                Window::new(limit.count, period, slots),
+                Spacing::new(spaced, limit.burst),
+            )
+        } else {
+            Rule::Bucket(Bucket::new(interval, limit.burst))
+        };
+        Self {
+            counts: limit.counts,
+            rule,
+            open: 0,
+        }
+    }
+
+    /// When a request can start: `now`, or a later time that can turn out to be
+    /// too early. The first of the open ones is counted at `first` at the latest.
+    pub(super) fn ready_at(&self, now: Duration, charge: &Charge, first: Duration) -> Duration {
+        let cost = self.cost(charge).get();
+        match &self.rule {
+            Rule::Window(window, spacing) => window
+                .ready_at(now, cost, self.open, first)
+                .max(spacing.bucket().ready_at(now, cost, 0)),
+            Rule::Bucket(bucket) => bucket.ready_at(now, cost, self.open),
+        }
+    }
+
+    /// A request starts at `now`; it was first wanted at `since`.
+    pub(super) fn start(&mut self, now: Duration, since: Duration, charge: &Charge) {
+        let cost = self.cost(charge);
+        self.open = self.open.saturating_add(cost.get());
+        if let Rule::Window(_, spacing) = &mut self.rule {
+            spacing.take(now, since, cost);
+        }
+    }
+
+    /// A request that had started was certainly counted at `at`.
+    pub(super) fn counted(&mut self, at: Duration, charge: &Charge) {
+        let cost = self.cost(charge);
+        self.open = self.open.saturating_sub(cost.get());
+        match &mut self.rule {
+            Rule::Window(window, _) => window.counted(at, cost),
+            Rule::Bucket(bucket) => bucket.spend(at, cost),
+        }
+    }
+
+    /// A request that had started never left.
+    pub(super) fn canceled(&mut self, charge: &Charge) {
+        self.open = self.open.saturating_sub(self.cost(charge).get());
+    }
+
+    /// A request is open that was started under another limit.
+    pub(super) fn adopt(&mut self, charge: &Charge) {
+        self.open = self.open.saturating_add(self.cost(charge).get());
+    }
+
+    /// A request was counted at `at` that was not started here.
+    pub(super) fn spent(&mut self, at: Duration, charge: &Charge) {
+        let cost = self.cost(charge);
+        match &mut self.rule {
+            Rule::Window(window, spacing) => {
+                window.counted(at, cost);
+                spacing.bucket().spend(at, cost);
+            }
+            Rule::Bucket(bucket) => bucket.spend(at, cost),
+        }
+    }
+
+    /// Nothing starts before `until`, and no burst follows.
+    pub(super) fn empty_until(&self, until: Duration) {
+        match &self.rule {
+            Rule::Window(_, spacing) => spacing.bucket().empty_until(until),
+            Rule::Bucket(bucket) => bucket.empty_until(until),
+        }
+    }
+
+    /// Drops what no longer matters at `now`.
+    pub(super) fn forget(&mut self, now: Duration) {
+        if let Rule::Window(window, _) = &mut self.rule {
+            window.forget(now);
+        }
+    }
+
+    /// What may start at `at`, now or later, if nothing starts before.
+    pub(super) fn left(&self, at: Duration) -> u64 {
+        match &self.rule {
+            Rule::Window(window, spacing) => {
+                let room = u64::from(window.room(at, self.open));
+                room.min(spacing.bucket().tokens(at))
+            }
+            Rule::Bucket(bucket) => bucket.tokens(at).saturating_sub(u64::from(self.open)),
+        }
+    }
+
+    /// At most what can start until `at`, `horizon` from now.
+    pub(super) fn left_within(&self, at: Duration, horizon: Duration) -> u64 {
+        let regained = |bucket: &Bucket| {
+            let regained = horizon.as_nanos() / bucket.interval().as_nanos();
+            u64::try_from(regained).unwrap_or(u64::MAX)
+        };
+        match &self.rule {
+            Rule::Window(window, spacing) => {
+                let room = u64::from(window.room(at, self.open));
+                let bucket = spacing.bucket();
+                room.min(bucket.tokens(at - horizon).saturating_add(regained(bucket)))
+            }
+            Rule::Bucket(bucket) => self.left(at - horizon).saturating_add(regained(bucket)),
+        }
+    }
+
+    /// About how long it takes until `behind` more than are left could start.
+    pub(super) fn takes(&self, behind: u64) -> Duration {
+        let bucket = match &self.rule {
+            Rule::Window(_, spacing) => spacing.bucket(),
+            Rule::Bucket(bucket) => bucket,
+        };
+        let behind = u32::try_from(behind).unwrap_or(u32::MAX);
+        bucket.interval().saturating_mul(behind)
+    }
+
+    /// Whether a new meter would decide as this one from `now` on.
+    pub(super) fn is_fresh(&self, now: Duration) -> bool {
+        let quiet = match &self.rule {
+            Rule::Window(window, spacing) => {
+                window.empty_at() <= now && spacing.bucket().full_at() <= now
+            }
+            Rule::Bucket(bucket) => bucket.full_at() <= now,
+        };
+        quiet && self.open == 0
+    }
+
+    /// What was spent and still matters at `now`, for a limit that takes this
+    /// one's place.
+    pub(super) fn history(&self, now: Duration) -> Vec<(Duration, NonZeroU32)> {
+        match &self.rule {
+            Rule::Window(window, _) => window.entries().collect(),
+            Rule::Bucket(bucket) => {
+                let missing = u64::from(bucket.size().get()) - bucket.tokens(now);
+                let missing = u32::try_from(missing).ok().and_then(NonZeroU32::new);
+                missing.map(|missing| (now, missing)).into_iter().collect()
+            }
+        }
+    }
+
+    /// What is counted for `charge`.
+    fn cost(&self, charge: &Charge) -> NonZeroU32 {
+        match self.counts {
+            Counts::Requests => NonZeroU32::MIN,
+            Counts::Cost => charge.cost,
+        }
+    }
+}
+
+/// `period` on a clock that runs as slowly as [`DRIFT`] allows.
+fn slower(period: Duration) -> Duration {
+    period + period / DRIFT
+}
+
+/// Rounded up to whole nanoseconds: never too fast.
+fn interval(period: Duration, count: NonZeroU32) -> Duration {
+    let nanos = period.as_nanos().div_ceil(u128::from(count.get()));
+    Duration::from_nanos(u64::try_from(nanos.max(1)).unwrap_or(u64::MAX))
+}

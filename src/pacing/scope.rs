@@ -1,0 +1,268 @@
+//! The limits that hold for the whole lane, or for each key of one kind.
+//!
+//! A key is what a caller's request carries in the field, the cookie or the
+//! place that a limit names with `per`; here it is a number. Each key has a
+//! [`State`] of its own. A state that no longer matters is dropped, and when
+//! there are as many as allowed the keys beyond share one, which is stricter
+//! than the limits ask for and never laxer.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::Charge;
+use super::budget::Budgets;
+use super::cooldown::Cooldown;
+use super::meter::Meter;
+use crate::config::Limit;
+
+/// The key of those that find no state of their own.
+const OTHERS: u64 = 0;
+
+/// Limits of one kind, and their states.
+#[derive(Debug)]
+pub(super) struct Scope {
+    limits: Vec<Limit>,
+    states: States,
+}
+
+#[derive(Debug)]
+enum States {
+    Lane(Box<State>),
+    Keyed {
+        known: HashMap<u64, State>,
+        max: usize,
+        /// Clean up when there are so many.
+        sweep_at: usize,
+    },
+}
+
+/// What is known of the lane, or of one key.
+#[derive(Debug)]
+pub(super) struct State {
+    /// One per limit of the scope.
+    pub(super) meters: Vec<Meter>,
+    pub(super) cooldown: Cooldown,
+    pub(super) budgets: Budgets,
+    /// The cost of the requests that have no answer yet.
+    pub(super) pending: u64,
+}
+
+impl Scope {
+    /// The limits of the whole lane.
+    pub(super) fn lane(limits: Vec<Limit>) -> Self {
+        Self {
+            states: States::Lane(Box::new(State::new(&limits, false))),
+            limits,
+        }
+    }
+
+    /// The limits of each key, of which at most `max` are told apart.
+    pub(super) fn keyed(limits: Vec<Limit>, max: usize) -> Self {
+        Self {
+            limits,
+            states: States::Keyed {
+                known: HashMap::new(),
+                max,
+                sweep_at: max.min(64),
+            },
+        }
+    }
+
+    pub(super) fn limits(&self) -> &[Limit] {
+        &self.limits
+    }
+
+    /// The state for `key`; `None` while nothing is known of it. The lane's own
+    /// has any key.
+    pub(super) fn get(&self, key: u64) -> Option<&State> {
+        match &self.states {
+            States::Lane(state) => Some(state),
+            States::Keyed { known, max, .. } => match known.get(&key) {
+                None if known.len() >= *max => known.get(&OTHERS),
+                state => state,
+            },
+        }
+    }
+
+    /// The state for `key`, if something is known of it.
+    pub(super) fn get_mut(&mut self, key: u64) -> Option<&mut State> {
+        match &mut self.states {
+            States::Lane(state) => Some(state),
+            States::Keyed { known, .. } => known.get_mut(&key),
+        }
+    }
+
+    /// The key under which `key` is known from `now` on, and its state.
+    pub(super) fn enter(&mut self, key: u64, now: Duration) -> (u64, &mut State) {
+        match &mut self.states {
+            States::Lane(state) => (key, state),
+            States::Keyed {
+                known,
+                max,
+                sweep_at,
+            } => {
+                if known.len() >= *sweep_at && !known.contains_key(&key) {
+                    known.retain(|_, state| !state.is_fresh(now));
+                    *sweep_at = (known.len() * 2).max(64).min(*max);
+                    known.shrink_to(*sweep_at);
+                }
+                let new = known.len() < *max || known.contains_key(&key);
+                let key = if new { key } else { OTHERS };
+                let state = known
+                    .entry(key)
+                    .or_insert_with(|| State::new(&self.limits, true));
+                (key, state)
+            }
+        }
+    }
+
+    /// All states, each with its key.
+    pub(super) fn states(&self) -> impl Iterator<Item = (u64, &State)> {
+        let (lane, keyed) = match &self.states {
+            States::Lane(state) => (Some((OTHERS, &**state)), None),
+            States::Keyed { known, .. } => (None, Some(known)),
+        };
+        let keyed = keyed.into_iter().flatten();
+        lane.into_iter()
+            .chain(keyed.map(|(key, state)| (*key, state)))
+    }
+
+    /// Keys that are told apart; 0 for the lane's own.
+    pub(super) fn keys(&self) -> usize {
+        match &self.states {
+            States::Lane(_) => 0,
+            States::Keyed { known, .. } => known.len(),
+        }
+    }
+
+    /// Takes over what `old`, a scope of the same kind, knows at `now`.
+    pub(super) fn inherit(&mut self, old: Self, now: Duration) {
+        match (&mut self.states, old.states) {
+            (States::Lane(state), States::Lane(old_state)) => {
+                state.inherit(&self.limits, *old_state, &old.limits, now);
+            }
+            (
+                States::Keyed { known, .. },
+                States::Keyed {
+                    known: old_known, ..
+                },
+            ) => {
+                for (key, old_state) in old_known {
+                    let mut state = State::new(&self.limits, true);
+                    state.inherit(&self.limits, old_state, &old.limits, now);
+                    known.insert(key, state);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl State {
+    fn new(limits: &[Limit], keyed: bool) -> Self {
+        Self {
+            meters: limits
+                .iter()
+                .map(|limit| Meter::new(limit, keyed))
+                .collect(),
+            cooldown: Cooldown::default(),
+            budgets: Budgets::default(),
+            pending: 0,
+        }
+    }
+
+    /// When a request can start: `now`, or a later time that can turn out to be
+    /// too early.
+    pub(super) fn ready_at(&self, now: Duration, charge: &Charge, first: Duration) -> Duration {
+        let cost = charge.cost.get();
+        let meters = self.meters.iter();
+        let meters = meters.map(|meter| meter.ready_at(now, charge, first));
+        meters
+            .chain([
+                self.cooldown.ready_at(now),
+                self.budgets.ready_at(now, cost, self.pending),
+            ])
+            .max()
+            .unwrap_or(now)
+    }
+
+    pub(super) fn start(&mut self, number: u64, now: Duration, since: Duration, charge: &Charge) {
+        for meter in &mut self.meters {
+            meter.start(now, since, charge);
+        }
+        self.cooldown.start(number);
+        self.pending += u64::from(charge.cost.get());
+    }
+
+    pub(super) fn counted(&mut self, at: Duration, charge: &Charge) {
+        for meter in &mut self.meters {
+            meter.counted(at, charge);
+        }
+    }
+
+    pub(super) fn canceled(&mut self, charge: &Charge) {
+        for meter in &mut self.meters {
+            meter.canceled(charge);
+        }
+    }
+
+    pub(super) fn spent(&mut self, at: Duration, charge: &Charge) {
+        for meter in &mut self.meters {
+            meter.spent(at, charge);
+        }
+    }
+
+    pub(super) fn empty_until(&self, until: Duration) {
+        for meter in &self.meters {
+            meter.empty_until(until);
+        }
+    }
+
+    pub(super) fn forget(&mut self, now: Duration) {
+        for meter in &mut self.meters {
+            meter.forget(now);
+        }
+    }
+
+    fn is_fresh(&self, now: Duration) -> bool {
+        self.pending == 0
+            && self.cooldown.is_over()
+            && self.budgets.is_empty(now)
+            && self.meters.iter().all(|meter| meter.is_fresh(now))
+    }
+
+    /// Takes over what `old` knows. A limit that stays keeps its meter; another
+    /// gets what was spent under the old limit that reaches back the farthest.
+    fn inherit(&mut self, limits: &[Limit], old: Self, old_limits: &[Limit], now: Duration) {
+        let mut olds: Vec<_> = old_limits.iter().zip(old.meters).collect();
+        let longest = olds
+            .iter()
+            .filter(|(limit, _)| limit.window)
+            .max_by_key(|(limit, _)| limit.period)
+            .or(olds.first());
+        let history = longest.map_or(Vec::new(), |(_, meter)| meter.history(now));
+        for (limit, meter) in limits.iter().zip(&mut self.meters) {
+            let same = olds.iter().position(|(old, _)| *old == limit);
+            if let Some(same) = same {
+                *meter = olds.swap_remove(same).1;
+                continue;
+            }
+            for (at, cost) in &history {
+                meter.spent(*at, &Charge::of(*cost));
+            }
+        }
+        self.cooldown = old.cooldown;
+        self.budgets = old.budgets;
+        self.pending = old.pending;
+    }
+
+    /// The requests that are on their way, for limits that did not see them
+    /// start.
+    pub(super) fn adopt(&mut self, limits: &[Limit], old_limits: &[Limit], charge: &Charge) {
+        for (limit, meter) in limits.iter().zip(&mut self.meters) {
+            if !old_limits.contains(limit) {
+                meter.adopt(charge);
+            }
+        }
+    }
+}
