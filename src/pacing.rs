@@ -453,7 +453,13 @@ impl State {
         settings: &config::Cooldown,
     ) -> Option<Duration> {
         match end {
-            End::Answered(_) => self.cooldown.succeeded(number),
+            End::Answered(_) => {
+                if self.cooldown.is_probe(number) {
+                    // What was saved up while it was on its way is no burst either.
+                    self.empty_until(at);
+                }
+                self.cooldown.succeeded(number);
+            }
             End::Canceled | End::Lost => self.cooldown.lost(number),
             End::Failed => return self.cooldown.failed(number, at, settings),
             End::Refused(asked, _) => {

@@ -3,8 +3,8 @@
 //! A key is what a caller's request carries in the field, the cookie or the
 //! place that a limit names with `per`; here it is a number. Each key has a
 //! [`State`] of its own. A state that no longer matters is dropped, and when
-//! there are as many as allowed the keys beyond share one, which is stricter
-//! than the limits ask for and never laxer.
+//! there are as many as allowed the keys beyond share one more, which is
+//! stricter than the limits ask for and never laxer.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -77,10 +77,7 @@ impl Scope {
     pub(super) fn get(&self, key: u64) -> Option<&State> {
         match &self.states {
             States::Lane(state) => Some(state),
-            States::Keyed { known, max, .. } => match known.get(&key) {
-                None if known.len() >= *max => known.get(&OTHERS),
-                state => state,
-            },
+            States::Keyed { known, .. } => known.get(&key).or_else(|| known.get(&OTHERS)),
         }
     }
 
@@ -101,13 +98,17 @@ impl Scope {
                 max,
                 sweep_at,
             } => {
-                if known.len() >= *sweep_at && !known.contains_key(&key) {
+                let new = !known.contains_key(&key);
+                // A key that is not told apart may have been among the others,
+                // so it stays with them as long as they matter.
+                let crowded = known.contains_key(&OTHERS);
+                if new && (crowded || known.len() >= *sweep_at) {
                     known.retain(|_, state| !state.is_fresh(now));
                     *sweep_at = (known.len() * 2).max(64).min(*max);
                     known.shrink_to(*sweep_at);
                 }
-                let new = known.len() < *max || known.contains_key(&key);
-                let key = if new { key } else { OTHERS };
+                let crowded = known.contains_key(&OTHERS) || known.len() >= *max;
+                let key = if new && crowded { OTHERS } else { key };
                 let state = known
                     .entry(key)
                     .or_insert_with(|| State::new(&self.limits, true));
