@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::support::{Proxy, Upstream, get, ok, soon};
+use crate::support::{Proxy, Step, Upstream, get, ok, post, soon};
 
 /// The guard is longer than any answer takes here, so that the promise does not
 /// depend on how soon this machine lets the upstream look at its clock.
@@ -40,7 +40,13 @@ async fn no_second_at_the_upstream_holds_more_than_ten_of_thirty_at_once() {
 #[tokio::test]
 async fn after_a_429_nothing_starts_before_the_time_it_names_and_no_caller_sees_it() {
     let refusal = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n";
-    let upstream = Upstream::scripted(vec![Step::send(refusal), Step::send(ok("ok"))]).await;
+    let upstream = Upstream::start(move |seen| {
+        vec![Step::Send(match seen.nth {
+            0 => refusal.as_bytes().to_vec(),
+            _ => ok("ok"),
+        })]
+    })
+    .await;
     let proxy = Proxy::before(&upstream, "");
     let mut caller = proxy.send(post("/", "body")).await;
     let cooldown = "pacegate_cooldown_seconds{upstream=\"api\"}";
