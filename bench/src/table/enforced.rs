@@ -1,0 +1,340 @@
+//! `enforced`: saturated peers in front of upstreams that enforce exactly the limit the peer is set to, in every way APIs do, behind
+//! a clean and a jittery network, with clocks that are a little off. Nothing should be refused, and next to nothing of the limit
+//! left unused. What the figures mean exactly stands in `origin/arrivals`.
+//!
+//! Low rates cost little, so many of their runs share the machine; those at 10 000/s have it to themselves. A run that fails
+//! fills its cell and does not end the others.
+
+pub(crate) mod scenario;
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use tokio::task::{JoinSet, LocalSet};
+
+use crate::bench::Bench;
+use crate::cli::EnforcedArgs;
+use crate::load::closed::Closed;
+use crate::origin::Origin;
+use crate::origin::circumstances::Circumstances;
+use crate::peer::{Contender, Peer, Program};
+use crate::report::{Table, number};
+use crate::table::enforced::scenario::{Condition, Scenario, name};
+use crate::{Result, clock};
+
+const CONTENDERS: [Contender; 3] = [
+    Contender::new(PACEGATE, Program::Pacegate),
+    Contender::new("nginx-limit", Program::Nginx),
+    Contender::new("until_ready", Program::UntilReady),
+];
+const PACEGATE: &str = "pacegate";
+/// Twenty windows of the longest limit.
+const SECONDS: u32 = 60;
+const QUICK_SECONDS: u32 = 7;
+/// After the load, until the last requests on the way have been counted.
+const ON_THE_WAY: Duration = Duration::from_millis(100);
+
+/// One cell of the matrix, in the order in which they are measured and shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    rate: u32,
+    scenario: Scenario,
+    peer: &'static str,
+    condition: Condition,
+}
+
+/// One measurement to be made.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    key: Key,
+    contender: Contender,
+    circumstances: Circumstances,
+    seconds: u32,
+}
+
+/// What one measurement gave, or the worst of several.
+#[derive(Debug, Clone, Copy)]
+struct Figures {
+    arrived: usize,
+    refused: usize,
+    not_200: u64,
+    utilization: f64,
+    /// Most requests in any window, refused ones too.
+    fullest: usize,
+    /// Nanoseconds.
+    deviation_p50: u64,
+    deviation_p99: u64,
+}
+
+type Results = BTreeMap<Key, std::result::Result<Figures, String>>;
+
+/// Measures the matrix: a table of pacegate, and one of the others.
+pub(crate) async fn run(bench: &Rc<Bench>, args: &EnforcedArgs) -> Result<Vec<Table>> {
+    let seconds = bench.seconds_or(if bench.quick() {
+        QUICK_SECONDS
+    } else {
+        SECONDS
+    });
+    let mut ours = Table::new(
+        format!("pacegate at upstreams that enforce: saturated, {seconds} s"),
+        "N",
+    )
+    .keyed("upstream");
+    let chosen = bench.choose(&CONTENDERS, &mut ours)?;
+    let mut runs = Vec::new();
+    for _ in 0..bench.rounds(1) {
+        runs.extend(planned(args, &chosen, seconds));
+    }
+    // Stable: the rounds of a rate stay apart.
+    runs.sort_by_key(|run| run.key.rate);
+    let results = LocalSet::new().run_until(measure_all(bench, runs)).await;
+
+    show_ours(&results, &mut ours);
+    let used = |scenario: &&Scenario| results.keys().any(|key| key.scenario == **scenario);
+    for scenario in Scenario::value_variants().iter().filter(used) {
+        ours.note(scenario.explained());
+    }
+    let mut tables = vec![ours];
+    if chosen.iter().any(|peer| peer.name != PACEGATE) {
+        tables.push(others(&results, seconds));
+    }
+    Ok(tables)
+}
+
+fn planned(args: &EnforcedArgs, chosen: &[Contender], seconds: u32) -> Vec<Run> {
+    let mut runs = Vec::new();
+    for &rate in &args.rates {
+        for scenario in selected(&args.policies) {
+            for peer in chosen {
+                for condition in selected(&args.conditions) {
+                    let ours = peer.program == Program::Pacegate;
+                    let common = matches!(condition, Condition::Clean | Condition::Jitter);
+                    let wanted = condition.matters(scenario) && (ours || common);
+                    let contender = scenario.contender(peer.name, peer.program, rate, condition);
+                    let Some(contender) = contender.filter(|_| wanted) else {
+                        continue;
+                    };
+                    runs.push(Run {
+                        key: Key {
+                            rate,
+                            scenario,
+                            peer: peer.name,
+                            condition,
+                        },
+                        contender,
+                        circumstances: scenario.circumstances(rate, condition, args.seed),
+                        seconds,
+                    });
+                }
+            }
+        }
+    }
+    runs
+}
+
+/// All values if none are named.
+fn selected<T: ValueEnum + PartialEq + Copy>(named: &[T]) -> Vec<T> {
+    let all = T::value_variants().iter().copied();
+    all.filter(|value| named.is_empty() || named.contains(value))
+        .collect()
+}
+
+/// Measurements at the same time.
+fn side_by_side(rate: u32) -> usize {
+    match rate {
+        0..=10 => 16,
+        11..=100 => 8,
+        101..=1000 => 2,
+        _ => 1,
+    }
+}
+
+async fn measure_all(bench: &Rc<Bench>, runs: Vec<Run>) -> Results {
+    let mut results = Results::new();
+    let mut running = JoinSet::new();
+    let (total, mut rate) = (runs.len(), 0);
+    for (place, run) in runs.into_iter().enumerate() {
+        // Only runs of one rate share the machine.
+        let room = if run.key.rate == rate {
+            side_by_side(rate)
+        } else {
+            1
+        };
+        while running.len() >= room {
+            collect(running.join_next().await, &mut results);
+        }
+        rate = run.key.rate;
+        let key = run.key;
+        eprintln!("enforced: {} of {total}, {key}", place + 1);
+        let bench = Rc::clone(bench);
+        running.spawn_local(async move { (key, measure(&bench, run).await) });
+    }
+    while let Some(done) = running.join_next().await {
+        collect(Some(done), &mut results);
+    }
+    results
+}
+
+type Done = std::result::Result<(Key, Result<Figures>), tokio::task::JoinError>;
+
+fn collect(done: Option<Done>, results: &mut Results) {
+    let Some(Ok((key, figures))) = done else {
+        return;
+    };
+    let figures = figures.map_err(|error| {
+        eprintln!("enforced: {key}: {error}");
+        error
+            .to_string()
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    });
+    let merged = match (results.remove(&key), figures) {
+        (Some(Ok(before)), Ok(figures)) => Ok(before.worse(figures)),
+        (Some(Err(error)), _) => Err(error),
+        (_, figures) => figures,
+    };
+    results.insert(key, merged);
+}
+
+async fn measure(bench: &Bench, run: Run) -> Result<Figures> {
+    let Key {
+        rate,
+        scenario,
+        condition,
+        ..
+    } = run.key;
+    let origin = Origin::under(bench, &scenario.policy(rate), run.circumstances).await?;
+    let peer = Peer::start(bench, &run.contender, origin.addr).await?;
+    let tally = Closed {
+        addr: peer.addr,
+        connections: scenario.callers(rate, condition),
+        requests: u32::MAX,
+        limit: Duration::from_secs(u64::from(run.seconds)),
+    }
+    .run()
+    .await;
+    let end = clock::now();
+    tokio::time::sleep(ON_THE_WAY).await;
+    let arrivals = origin.arrivals().await?;
+
+    let evenly = run.contender.program == Program::Nginx;
+    let (width, _) = scenario.window(rate);
+    let fit = arrivals
+        .fit(scenario.ideal(rate, condition, evenly), end)
+        .ok_or("less than one window was accepted")?;
+    Ok(Figures {
+        arrived: arrivals.0.len(),
+        refused: arrivals.refused(),
+        not_200: tally.failed,
+        utilization: fit.utilization,
+        fullest: arrivals.worst_window(width),
+        deviation_p50: fit.deviation_p50,
+        deviation_p99: fit.deviation_p99,
+    })
+}
+
+/// A row per upstream and rate, a column per condition.
+fn show_ours(results: &Results, table: &mut Table) {
+    let mut not_200: BTreeMap<(String, String), u64> = BTreeMap::new();
+    for (key, figures) in results.iter().filter(|(key, _)| key.peer == PACEGATE) {
+        let (upstream, case) = (name(key.scenario), format!("{}", key.rate));
+        let (_, most) = key.scenario.window(key.rate);
+        let text = match figures {
+            Ok(figures) => format!("{}, {}", figures.short(), figures.fullest),
+            Err(error) => {
+                table.note(format!("{key}: {error}"));
+                "failed".to_owned()
+            }
+        };
+        table.text(&upstream, &case, key.condition.heading(), text);
+        let Ok(figures) = figures else {
+            continue;
+        };
+        if key.condition == Condition::Clean {
+            table.text(&upstream, &case, "most", most.to_string());
+            let micros = |nanos: u64| number((nanos as f64 / 1e3).round());
+            let deviation = format!(
+                "{}, {}",
+                micros(figures.deviation_p50),
+                micros(figures.deviation_p99)
+            );
+            table.text(&upstream, &case, "off p50, p99, µs", deviation);
+        }
+        *not_200.entry((upstream, case)).or_default() += figures.not_200;
+    }
+    for ((upstream, case), count) in not_200 {
+        table.text(&upstream, &case, "not 200", count.to_string());
+    }
+    table.note(
+        "cells: refused by the upstream, utilization, requests in the fullest window of any phase; most: what such a window may hold",
+    );
+    table.note(
+        "off: from the earliest start that the limit allows, clean; not 200: answers to callers, all conditions",
+    );
+    table.note("jitter: each request takes 0 to 50 ms to the upstream; slow, fast clock: 0.1 %");
+}
+
+/// A row per peer and upstream, a column per rate.
+fn others(results: &Results, seconds: u32) -> Table {
+    let title = format!("The others at the same upstreams: saturated, {seconds} s");
+    let mut table = Table::new(title, "upstream");
+    let mut rows: BTreeMap<(&str, Scenario), BTreeMap<u32, Vec<String>>> = BTreeMap::new();
+    for (key, figures) in results.iter().filter(|(key, _)| key.peer != PACEGATE) {
+        let text = match figures {
+            Ok(figures) => figures.short(),
+            Err(error) => {
+                table.note(format!("{key}: {error}"));
+                "failed".to_owned()
+            }
+        };
+        let row = rows.entry((key.peer, key.scenario)).or_default();
+        row.entry(key.rate).or_default().push(text);
+    }
+    for ((peer, scenario), cells) in rows {
+        for (rate, texts) in cells {
+            let column = format!("{rate}/s");
+            table.text(peer, &name(scenario), &column, texts.join("; "));
+        }
+    }
+    table.note("cells: clean; jitter, each: refused by the upstream, utilization");
+    table.note(
+        "nginx spaces evenly whatever the upstream allows; neither has a setting for concurrency and several limits that makes callers wait",
+    );
+    table
+}
+
+impl Figures {
+    fn worse(self, other: Self) -> Self {
+        Self {
+            arrived: self.arrived + other.arrived,
+            refused: self.refused + other.refused,
+            not_200: self.not_200 + other.not_200,
+            utilization: self.utilization.min(other.utilization),
+            fullest: self.fullest.max(other.fullest),
+            deviation_p50: self.deviation_p50.max(other.deviation_p50),
+            deviation_p99: self.deviation_p99.max(other.deviation_p99),
+        }
+    }
+
+    /// Refused and utilization. Rounded down: 0.9999 is not 1.
+    fn short(&self) -> String {
+        let share = self.refused as f64 * 100.0 / self.arrived.max(1) as f64;
+        let refused = match self.refused {
+            0 => "0".to_owned(),
+            few => format!("{few} ({share:.1} %)"),
+        };
+        let used = (self.utilization * 1e4).floor() / 1e4;
+        format!("{refused}, {used:.4}")
+    }
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (scenario, condition) = (name(self.scenario), name(self.condition));
+        write!(f, "{} {scenario} {}/s {condition}", self.peer, self.rate)
+    }
+}
