@@ -69,6 +69,13 @@ impl Arrivals {
         self.0.iter().filter(|arrival| !arrival.accepted).count()
     }
 
+    /// Forgets what came after `end`: of the requests whose callers hang up then, some are sent and cut off, in no order
+    /// that a limit has to do with.
+    pub(crate) fn until(mut self, end: u64) -> Self {
+        self.0.retain(|arrival| arrival.at <= end);
+        self
+    }
+
     /// The most arrivals in any window of so many nanoseconds.
     pub(crate) fn worst_window(&self, width: u64) -> usize {
         let mut first = 0;

@@ -1,6 +1,8 @@
 //! Under what circumstances an origin judges: how long requests are still on their way when it has read them, what its clock
 //! makes of a second, and how long the work of a request takes. All of it is drawn from a seed: the same in every run.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use crate::clock::NANOS_PER_MILLI;
@@ -59,6 +61,13 @@ impl Circumstances {
             request,
             u64::from(self.jitter_ms) * NANOS_PER_MILLI,
         )
+    }
+
+    /// The mean delay of so many requests.
+    pub(crate) fn mean_delay(&self, requests: usize) -> Duration {
+        let requests = requests as u64;
+        let total: u64 = (1..=requests).map(|request| self.delay(request)).sum();
+        Duration::from_nanos(total / requests.max(1))
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use tokio::task::{JoinSet, LocalSet};
 
+use crate::Result;
 use crate::bench::Bench;
 use crate::cli::EnforcedArgs;
 use crate::load::closed::Closed;
@@ -22,7 +23,6 @@ use crate::origin::circumstances::Circumstances;
 use crate::peer::{Contender, Peer, Program};
 use crate::report::{Table, number};
 use crate::table::enforced::scenario::{Condition, Scenario, name};
-use crate::{Result, clock};
 
 const CONTENDERS: [Contender; 3] = [
     Contender::new(PACEGATE, Program::Pacegate),
@@ -33,8 +33,6 @@ const PACEGATE: &str = "pacegate";
 /// Twenty windows of the longest limit.
 const SECONDS: u32 = 60;
 const QUICK_SECONDS: u32 = 7;
-/// After the load, until the last requests on the way have been counted.
-const ON_THE_WAY: Duration = Duration::from_millis(100);
 
 /// One cell of the matrix, in the order in which they are measured and shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -217,14 +215,13 @@ async fn measure(bench: &Bench, run: Run) -> Result<Figures> {
     }
     .run()
     .await;
-    let end = clock::now();
-    tokio::time::sleep(ON_THE_WAY).await;
-    let arrivals = origin.arrivals().await?;
+    let arrivals = origin.arrivals().await?.until(tally.ended);
 
     let evenly = run.contender.program == Program::Nginx;
+    let delay = run.circumstances.mean_delay(arrivals.0.len());
     let (width, _) = scenario.window(rate);
     let fit = arrivals
-        .fit(scenario.ideal(rate, condition, evenly), end)
+        .fit(scenario.ideal(rate, delay, evenly), tally.ended)
         .ok_or("less than one window was accepted")?;
     Ok(Figures {
         arrived: arrivals.0.len(),

@@ -71,7 +71,7 @@ async fn measure(
     let peer = Peer::start(bench, contender, origin.addr).await?;
     let limit = Duration::from_secs(u64::from(bench.seconds()));
     let (cpu, start) = (peer.cpu_seconds()?, clock::now());
-    Closed {
+    let tally = Closed {
         addr: peer.addr,
         connections,
         requests: u32::MAX,
@@ -79,12 +79,11 @@ async fn measure(
     }
     .run()
     .await;
-    let end = clock::now();
-    let cpu_share = (peer.cpu_seconds()? - cpu) / clock::seconds(end - start);
+    let cpu_share = (peer.cpu_seconds()? - cpu) / clock::seconds(clock::now() - start);
 
-    let arrivals = origin.arrivals().await?;
+    let arrivals = origin.arrivals().await?.until(tally.ended);
     let case = format!("{}/s", pace.count);
-    let Some(fit) = arrivals.fit(pace, end) else {
+    let Some(fit) = arrivals.fit(pace, tally.ended) else {
         table.text(contender.name, &case, "utilization", "nothing arrived");
         return Ok(());
     };

@@ -1,6 +1,8 @@
 //! What is measured in `enforced`: the upstreams and how a peer is set for each (`Scenario`), and the circumstances (`Condition`). A
 //! peer is always set to exactly what the upstream enforces.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
 
 use crate::origin::circumstances::{Circumstances, draw};
@@ -143,17 +145,15 @@ impl Scenario {
         }
     }
 
-    /// What a peer can do at best. A concurrency limit is as good as a window as long as its calls take.
-    pub(crate) fn ideal(self, rate: u32, condition: Condition, evenly: bool) -> Pace {
+    /// What a peer can do at best if requests are on their way for `delay` on average. A concurrency limit is as good as a window as
+    /// long as its calls take, and the way there takes up a place too.
+    pub(crate) fn ideal(self, rate: u32, delay: Duration, evenly: bool) -> Pace {
         match self {
             Self::Concurrency => {
-                // The mean delay of a request takes up its place too.
-                let delay = if condition == Condition::Jitter {
-                    u64::from(JITTER_MS / 2)
-                } else {
-                    0
-                };
-                Pace::window_of_millis(self.at_once(rate), u64::from(self.work_ms(rate)) + delay)
+                let mut pace =
+                    Pace::window_of_millis(self.at_once(rate), u64::from(self.work_ms(rate)));
+                pace.period += delay;
+                pace
             }
             Self::Several => long(rate),
             Self::Fixed | Self::Sliding if evenly => Pace::even(rate),
@@ -268,7 +268,7 @@ mod tests {
                 assert!(peer.is_some(), "{scenario:?}");
                 let policy = scenario.policy(rate);
                 assert_eq!(policy.to_string().parse::<Policy>(), Ok(policy));
-                let ideal = scenario.ideal(rate, Condition::Clean, false).per_second();
+                let ideal = scenario.ideal(rate, Duration::ZERO, false).per_second();
                 let share = ideal / f64::from(rate);
                 let expected = if *scenario == Scenario::Several {
                     2.0 / 3.0
