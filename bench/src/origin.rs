@@ -22,7 +22,7 @@ use crate::{Result, load};
 pub(crate) struct Origin {
     /// Where it listens.
     pub(crate) addr: SocketAddr,
-    _process: Process,
+    process: Process,
 }
 
 impl Origin {
@@ -48,6 +48,11 @@ impl Origin {
     /// An origin that reads requests and never answers.
     pub(crate) async fn silent(bench: &Bench) -> Result<Self> {
         Self::start(bench, &Policy::Silent, None).await
+    }
+
+    /// Seconds so far in which the origin had to wait for a core.
+    pub(crate) fn starved_seconds(&self) -> f64 {
+        self.process.starved_seconds()
     }
 
     /// All that arrived so far.
@@ -82,9 +87,6 @@ impl Origin {
             .listens(addr)
             .await
             .map_err(|error| format!("origin: {error}"))?;
-        Ok(Self {
-            addr,
-            _process: process,
-        })
+        Ok(Self { addr, process })
     }
 }

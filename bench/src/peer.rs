@@ -184,6 +184,11 @@ impl Peer {
         self.process.as_ref().map_or(Ok(0.0), Process::cpu_seconds)
     }
 
+    /// Seconds so far in which the peer had to wait for a core; 0 for the direct way.
+    pub(crate) fn starved_seconds(&self) -> f64 {
+        self.process.as_ref().map_or(0.0, Process::starved_seconds)
+    }
+
     /// Proportional set size in bytes; 0 for the direct way.
     pub(crate) fn pss_bytes(&self) -> io::Result<u64> {
         self.process.as_ref().map_or(Ok(0), Process::pss_bytes)

@@ -89,6 +89,12 @@ impl Arrivals {
         worst
     }
 
+    /// The longest time without an arrival between the first and the last, nanoseconds.
+    pub(crate) fn longest_pause(&self) -> u64 {
+        let pauses = self.0.windows(2).map(|pair| pair[1].at - pair[0].at);
+        pauses.max().unwrap_or(0)
+    }
+
     /// How the requests followed `pace` while the load lasted, until `end`; none if not one lap was accepted.
     pub(crate) fn fit(&self, pace: Pace, end: u64) -> Option<Fit> {
         let utilization = match pace.form {
@@ -265,6 +271,7 @@ mod tests {
         );
         assert_eq!(arrivals.overtaken(), 0);
         assert_eq!(arrivals.refused(), 1);
+        assert_eq!(arrivals.longest_pause(), 1_000_000);
         arrivals.0[0].number = 9;
         assert_eq!(arrivals.overtaken(), 4);
     }

@@ -33,6 +33,8 @@ const PACEGATE: &str = "pacegate";
 /// Twenty windows of the longest limit.
 const SECONDS: u32 = 60;
 const QUICK_SECONDS: u32 = 7;
+/// Share of the time without a core above which a run is called disturbed.
+const DISTURBED: f64 = 0.05;
 
 /// One cell of the matrix, in the order in which they are measured and shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,9 +66,14 @@ struct Figures {
     /// Nanoseconds.
     deviation_p50: u64,
     deviation_p99: u64,
+    /// Nanoseconds.
+    longest_pause: u64,
+    /// Share of the time in which the peer or the origin had no core to run on.
+    starved: f64,
 }
 
-type Results = BTreeMap<Key, std::result::Result<Figures, String>>;
+type Outcome = std::result::Result<Figures, String>;
+type Results = BTreeMap<Key, Outcome>;
 
 /// Measures the matrix: a table of pacegate, and one of the others.
 pub(crate) async fn run(bench: &Rc<Bench>, args: &EnforcedArgs) -> Result<Vec<Table>> {
@@ -93,6 +100,17 @@ pub(crate) async fn run(bench: &Rc<Bench>, args: &EnforcedArgs) -> Result<Vec<Ta
     let used = |scenario: &&Scenario| results.keys().any(|key| key.scenario == **scenario);
     for scenario in Scenario::value_variants().iter().filter(used) {
         ours.note(scenario.explained());
+    }
+    let starved = |(key, figures): (&Key, &Outcome)| {
+        let starved = figures.as_ref().map_or(0.0, |figures| figures.starved);
+        (starved > DISTURBED).then(|| format!("{key} {:.1} %", starved * 100.0))
+    };
+    let disturbed: Vec<String> = results.iter().filter_map(starved).collect();
+    if !disturbed.is_empty() {
+        ours.note(format!(
+            "disturbed, share of the time without a core to run on: {}",
+            disturbed.join(", ")
+        ));
     }
     let mut tables = vec![ours];
     if chosen.iter().any(|peer| peer.name != PACEGATE) {
@@ -181,8 +199,16 @@ fn collect(done: Option<Done>, results: &mut Results) {
     let Some(Ok((key, figures))) = done else {
         return;
     };
+    match &figures {
+        Ok(figures) => eprintln!(
+            "enforced: {key}: {}, longest pause {:.1} ms, without a core {:.1} %",
+            figures.short(),
+            figures.longest_pause as f64 / 1e6,
+            figures.starved * 100.0
+        ),
+        Err(error) => eprintln!("enforced: {key}: {error}"),
+    }
     let figures = figures.map_err(|error| {
-        eprintln!("enforced: {key}: {error}");
         error
             .to_string()
             .lines()
@@ -215,6 +241,8 @@ async fn measure(bench: &Bench, run: Run) -> Result<Figures> {
     }
     .run()
     .await;
+    // Both are new: what they waited before the load began is next to nothing.
+    let starved = peer.starved_seconds().max(origin.starved_seconds()) / f64::from(run.seconds);
     let arrivals = origin.arrivals().await?.until(tally.ended);
 
     let evenly = run.contender.program == Program::Nginx;
@@ -231,6 +259,8 @@ async fn measure(bench: &Bench, run: Run) -> Result<Figures> {
         fullest: arrivals.worst_window(width),
         deviation_p50: fit.deviation_p50,
         deviation_p99: fit.deviation_p99,
+        longest_pause: arrivals.longest_pause(),
+        starved,
     })
 }
 
@@ -314,6 +344,8 @@ impl Figures {
             fullest: self.fullest.max(other.fullest),
             deviation_p50: self.deviation_p50.max(other.deviation_p50),
             deviation_p99: self.deviation_p99.max(other.deviation_p99),
+            longest_pause: self.longest_pause.max(other.longest_pause),
+            starved: self.starved.max(other.starved),
         }
     }
 
