@@ -169,3 +169,39 @@ fn answer(status: &str, body: &str) -> Vec<u8> {
     let fields = format!("Content-Type: application/json\r\nContent-Length: {length}\r\n");
     format!("HTTP/1.1 {status}\r\n{fields}\r\n{body}").into_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{load, process};
+
+    #[tokio::test]
+    async fn judges_a_request_when_its_way_is_over_and_records_it() {
+        let circumstances = Circumstances {
+            jitter_ms: 5,
+            ..Circumstances::default()
+        };
+        let listen = process::free_port().unwrap();
+        let origin = tokio::spawn(run(OriginArgs {
+            listen,
+            policy: "sliding:2/1000s+concurrency:1".parse().unwrap(),
+            record: true,
+            circumstances,
+        }));
+        while TcpStream::connect(listen).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        let before = clock::now();
+        for expected in [200, 200, 429] {
+            let (status, _) = load::fetch(listen, "/n/7").await.unwrap();
+            assert_eq!(status, expected);
+        }
+        let (_, listed) = load::fetch(listen, "/__arrivals").await.unwrap();
+        let arrivals = Arrivals::parse(std::str::from_utf8(&listed).unwrap()).unwrap();
+        assert_eq!(arrivals.0.len(), 3);
+        assert_eq!(arrivals.refused(), 1);
+        let delayed = before + circumstances.delay(1);
+        assert!(arrivals.0[0].at >= delayed, "the delay comes first");
+        origin.abort();
+    }
+}

@@ -367,3 +367,75 @@ impl std::fmt::Display for Key {
         write!(f, "{} {scenario} {}/s {condition}", self.peer, self.rate)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIGURES: Figures = Figures {
+        arrived: 1000,
+        refused: 0,
+        not_200: 0,
+        utilization: 0.999_99,
+        fullest: 10,
+        deviation_p50: 1400,
+        deviation_p99: 99_600,
+        longest_pause: 0,
+        starved: 0.0,
+    };
+
+    #[test]
+    fn the_whole_matrix_holds_every_upstream_at_every_rate() {
+        let args = EnforcedArgs {
+            policies: Vec::new(),
+            rates: vec![10, 10_000],
+            conditions: Vec::new(),
+            seed: 1,
+        };
+        let runs = planned(&args, &CONTENDERS, 60);
+        let of = |peer: &str| runs.iter().filter(|run| run.key.peer == peer).count();
+        // All four conditions; a concurrency limit has no clock. The others: clean and with jitter.
+        assert_eq!(of("pacegate"), 2 * (8 * 4 + 2));
+        assert_eq!(of("nginx-limit"), 2 * (5 * 2));
+        assert_eq!(of("until_ready"), 2 * (7 * 2));
+        let keys: std::collections::BTreeSet<Key> = runs.iter().map(|run| run.key).collect();
+        assert_eq!(keys.len(), runs.len(), "each is measured once");
+    }
+
+    #[test]
+    fn a_cell_shows_the_worst_round_and_never_rounds_up() {
+        assert_eq!(FIGURES.short(), "0, 0.9999");
+        let refused = Figures {
+            refused: 5,
+            utilization: 0.5,
+            ..FIGURES
+        };
+        assert_eq!(FIGURES.worse(refused).short(), "5 (0.2 %), 0.5000");
+    }
+
+    #[test]
+    fn a_row_shows_all_conditions_and_a_failed_run_is_named() {
+        let key = |condition| Key {
+            rate: 10,
+            scenario: Scenario::SlidingEven,
+            peer: PACEGATE,
+            condition,
+        };
+        let results = Results::from([
+            (key(Condition::Clean), Ok(FIGURES)),
+            (key(Condition::Jitter), Err("it broke".to_owned())),
+        ]);
+        let mut table = Table::new("Ours", "N").keyed("upstream");
+        show_ours(&results, &mut table);
+        let text = table.to_string();
+        assert!(text.contains("| upstream | N | clean |"), "{text}");
+        assert!(
+            text.contains("| sliding-even | 10 | 0, 0.9999, 10 | 10 | 1, 100 | failed | 0 |"),
+            "{text}"
+        );
+        assert!(
+            text.contains("- pacegate sliding-even 10/s jitter: it broke\n"),
+            "{text}"
+        );
+    }
+}
