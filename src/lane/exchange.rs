@@ -231,7 +231,8 @@ fn after_failure(
     outcome: Outcome,
 ) -> Broken {
     let spare = spare.filter(|spare| spare.repeatable && account.may_go_again(now));
-    match spare.filter(|_| shared.retries.spend()) {
+    let budget = shared.settings().retry.budget;
+    match spare.filter(|_| shared.retries.spend(budget)) {
         Some(spare) => {
             account.give_back();
             Broken::Again(Box::new((spare.request, account)))
