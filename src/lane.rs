@@ -54,6 +54,7 @@ mod lines;
 mod passage;
 mod queue;
 mod retry;
+mod share;
 mod turn;
 mod worker;
 
@@ -132,7 +133,7 @@ impl Shared {
         let limits = Limits::new(&settings, now);
         Self {
             name: settings.name.clone(),
-            room: Room::new(&settings.queue),
+            room: Room::new(&settings),
             intake,
             gate: Gate::new(jobs, now),
             limits: Mutex::new(limits),
@@ -179,7 +180,8 @@ impl Shared {
     /// About how long a request of `charge` must wait that comes now.
     fn wait(&self, charge: &Charge) -> Duration {
         let ahead = self.waiting_cost.load(Ordering::Relaxed);
-        self.limits().wait(charge, Instant::now(), ahead, 0)
+        let in_line = self.room.waiting_cost(charge);
+        self.limits().wait(charge, Instant::now(), ahead, &in_line)
     }
 
     fn limits(&self) -> MutexGuard<'_, Limits> {

@@ -310,17 +310,20 @@ impl Limits {
     }
 
     /// About how long a request must wait, with requests before it that cost
-    /// `ahead` in the lane and `in_line` of its own keys.
+    /// `ahead` in the lane and `in_line` of each of its keys.
     pub(crate) fn wait(
         &mut self,
         charge: &Charge,
         now: Instant,
         ahead: u64,
-        in_line: u64,
+        in_line: &[u64],
     ) -> Duration {
         let at = self.settle(now);
         let waits = self.scopes.iter().enumerate().map(|(index, scope)| {
-            let ahead = if index == 0 { ahead } else { in_line };
+            let ahead = match index.checked_sub(1) {
+                None => ahead,
+                Some(kind) => in_line.get(kind).copied().unwrap_or(0),
+            };
             let Some(state) = scope.get(charge.key(index)) else {
                 return Duration::ZERO;
             };

@@ -91,7 +91,7 @@ impl Rig {
     }
 
     fn wait(&mut self, ahead: u64) -> Duration {
-        self.limits.wait(&Charge::ONE, self.now, ahead, 0)
+        self.limits.wait(&Charge::ONE, self.now, ahead, &[])
     }
 }
 
