@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::admin::Admin;
 use crate::config::{self, Config, Listen};
@@ -330,6 +330,7 @@ impl Parts {
             unrouted: Arc::clone(&self.unrouted),
             connections: Arc::clone(&self.connections),
             draining: self.draining.clone(),
+            since: Instant::now(),
         })
     }
 

@@ -19,6 +19,7 @@
 //! waits here then ends as `draining`. Tasks end with their core's runtime.
 
 use std::net::IpAddr;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -159,11 +160,17 @@ impl Shared {
     pub(crate) fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::new(&self.name, self.cells.iter().map(AsRef::as_ref));
         let now = Instant::now();
+        let waits = self.average();
         let mut limits = self.limits();
-        snapshot.limits = limits.gauges(now);
+        snapshot.limits = limits.gauges(now, waits.as_ref());
         snapshot.keys = limits.keys();
         snapshot.cooldown = limits.cooldown(now);
+        snapshot.probing = limits.probing();
+        snapshot.guard = limits.guard();
         drop(limits);
+        snapshot.outage = self
+            .outage()
+            .map(|since| now.saturating_duration_since(since));
         snapshot
     }
 
@@ -175,6 +182,14 @@ impl Shared {
     /// Jobs that wait for their turn.
     fn waiting(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)
+    }
+
+    /// What those who wait cost on average; `None` if nobody does.
+    fn average(&self) -> Option<Charge> {
+        let waiting = u64::try_from(self.waiting()).ok()?;
+        let cost = self.waiting_cost.load(Ordering::Relaxed);
+        let cost = u32::try_from(cost.div_ceil(NonZeroU64::new(waiting)?.get())).ok()?;
+        Some(Charge::of(NonZeroU32::new(cost).unwrap_or(NonZeroU32::MIN)))
     }
 
     /// About how long a request of `charge` must wait that comes now.
