@@ -21,11 +21,11 @@ use std::time::Duration;
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::admin::Admin;
 use crate::config::{self, Config, Listen};
-use crate::lane::{Lane, Shared};
+use crate::lane::{Lane, Shared, random_seed};
 use crate::listen::{Bound, ListenError, Listener};
 use crate::metrics::{Cells, Snapshot};
 use crate::outcome::Outcome;
@@ -299,10 +299,18 @@ impl Tally {
 impl Parts {
     fn new(config: Config, dialers: Vec<Dialer>, stages: &Stages) -> Self {
         let cores = config.threads.get();
+        let seed = random_seed();
         let lanes = config.upstreams.into_iter().zip(dialers);
         let lanes = lanes.map(|(upstream, dialer)| {
             let cut = stages.cut.subscribe();
-            Arc::new(Shared::new(upstream, &config.client, dialer, cores, cut))
+            Arc::new(Shared::new(
+                upstream,
+                &config.client,
+                dialer,
+                cores,
+                cut,
+                seed,
+            ))
         });
         Self {
             lanes: lanes.collect(),
@@ -322,6 +330,7 @@ impl Parts {
             unrouted: Arc::clone(&self.unrouted),
             connections: Arc::clone(&self.connections),
             draining: self.draining.clone(),
+            since: Instant::now(),
         })
     }
 

@@ -18,11 +18,13 @@
 //! Shutdown: the daemon sets `cut` when the drain time is over; everything that
 //! waits here then ends as `draining`. Tasks end with their core's runtime.
 
+use std::net::IpAddr;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ::http::Response;
+use ::http::{Response, request};
 use arc_swap::{ArcSwap, Guard};
 use tokio::runtime::Handle;
 use tokio::sync::{self, mpsc, watch};
@@ -34,6 +36,8 @@ use crate::outcome::Outcome;
 use crate::pacing::alarm::Alarm;
 use crate::pacing::{Charge, Limits};
 use crate::upstream::{Dialer, Pool};
+pub(crate) use charge::random_seed;
+use charge::{Seed, Tariff};
 use gate::Gate;
 use job::Job;
 pub(crate) use passage::Passage;
@@ -42,6 +46,7 @@ use retry::Retries;
 
 mod account;
 mod call;
+mod charge;
 mod exchange;
 mod gate;
 mod job;
@@ -50,6 +55,7 @@ mod lines;
 mod passage;
 mod queue;
 mod retry;
+mod share;
 mod turn;
 mod worker;
 
@@ -64,6 +70,7 @@ pub(crate) type Reply = Result<Response<Passage>, Outcome>;
 pub(crate) struct Shared {
     name: String,
     settings: ArcSwap<config::Upstream>,
+    tariff: ArcSwap<Tariff>,
     /// The longest time a caller may send nothing of its body.
     caller_stall: Duration,
     dialer: Dialer,
@@ -113,20 +120,21 @@ struct Core {
 }
 
 impl Shared {
-    /// A lane for `cores` cores, as configured.
+    /// A lane for `cores` cores, as configured; keys are hashed with `seed`.
     pub(crate) fn new(
         settings: config::Upstream,
         client: &config::Client,
         dialer: Dialer,
         cores: usize,
         cut: watch::Receiver<bool>,
+        seed: Seed,
     ) -> Self {
         let (intake, jobs) = mpsc::channel(settings.queue.max_requests.get());
         let now = Instant::now();
         let limits = Limits::new(&settings, now);
         Self {
             name: settings.name.clone(),
-            room: Room::new(&settings.queue),
+            room: Room::new(&settings),
             intake,
             gate: Gate::new(jobs, now),
             limits: Mutex::new(limits),
@@ -143,6 +151,7 @@ impl Shared {
             cells: (0..cores).map(|_| Arc::default()).collect(),
             dialer,
             caller_stall: client.stall_timeout,
+            tariff: ArcSwap::from_pointee(Tariff::new(&settings, seed)),
             settings: ArcSwap::from_pointee(settings),
         }
     }
@@ -151,11 +160,17 @@ impl Shared {
     pub(crate) fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::new(&self.name, self.cells.iter().map(AsRef::as_ref));
         let now = Instant::now();
+        let waits = self.average();
         let mut limits = self.limits();
-        snapshot.limits = limits.gauges(now);
+        snapshot.limits = limits.gauges(now, waits.as_ref());
         snapshot.keys = limits.keys();
         snapshot.cooldown = limits.cooldown(now);
+        snapshot.probing = limits.probing();
+        snapshot.guard = limits.guard();
         drop(limits);
+        snapshot.outage = self
+            .outage()
+            .map(|since| now.saturating_duration_since(since));
         snapshot
     }
 
@@ -169,10 +184,19 @@ impl Shared {
         self.waiting.load(Ordering::SeqCst)
     }
 
+    /// What those who wait cost on average; `None` if nobody does.
+    fn average(&self) -> Option<Charge> {
+        let waiting = u64::try_from(self.waiting()).ok()?;
+        let cost = self.waiting_cost.load(Ordering::Relaxed);
+        let cost = u32::try_from(cost.div_ceil(NonZeroU64::new(waiting)?.get())).ok()?;
+        Some(Charge::of(NonZeroU32::new(cost).unwrap_or(NonZeroU32::MIN)))
+    }
+
     /// About how long a request of `charge` must wait that comes now.
     fn wait(&self, charge: &Charge) -> Duration {
         let ahead = self.waiting_cost.load(Ordering::Relaxed);
-        self.limits().wait(charge, Instant::now(), ahead, 0)
+        let in_line = self.room.waiting_cost(charge);
+        self.limits().wait(charge, Instant::now(), ahead, &in_line)
     }
 
     fn limits(&self) -> MutexGuard<'_, Limits> {
@@ -224,10 +248,17 @@ impl Lane {
         self.0.shared.settings.load_full()
     }
 
-    /// How long a request that ended as `outcome` had better stay away.
-    pub(crate) fn retry_after(&self, outcome: Outcome) -> Duration {
+    /// What the request with `head` from `caller` costs. Takes from the head
+    /// what is meant for us alone.
+    pub(crate) fn charge(&self, head: &mut request::Parts, caller: Option<IpAddr>) -> Charge {
+        self.0.shared.tariff.load().charge(head, caller)
+    }
+
+    /// How long a request of `charge` that ended as `outcome` had better stay
+    /// away.
+    pub(crate) fn retry_after(&self, charge: &Charge, outcome: Outcome) -> Duration {
         let shared = &self.0.shared;
-        let wait = shared.wait(&Charge::ONE);
+        let wait = shared.wait(charge);
         match outcome {
             // By then so many have gone that this one would have been admitted.
             Outcome::WaitTooLong => wait.saturating_sub(shared.settings().queue.max_wait),

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::*;
 use rig::{Act, Rig, Upstream};
 
+mod keys;
 mod rig;
 
 const MS: Duration = Duration::from_millis(1);

@@ -67,6 +67,11 @@ impl Cooldown {
         self.state == State::Open && self.failures == 0
     }
 
+    /// Whether a probe is on its way.
+    pub(super) fn is_probing(&self) -> bool {
+        matches!(self.state, State::Probe(_))
+    }
+
     /// Whether the turn `number` is the probe.
     pub(super) fn is_probe(&self, number: u64) -> bool {
         self.state == State::Probe(number)
