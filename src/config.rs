@@ -109,6 +109,9 @@ pub struct Upstream {
     pub guard: Guard,
     /// Most calls at once.
     pub max_in_flight: NonZeroUsize,
+    /// Most requests for an upgrade and tunnels at once, below `max_in_flight`;
+    /// 0 where no upgrade is passed on.
+    pub max_upgrades: usize,
     /// The longest body that is read before the request is queued, in bytes.
     pub buffer_body: usize,
     /// The longest body of a request, in bytes.
@@ -212,6 +215,8 @@ pub struct Timeouts {
     pub response: Duration,
     /// Between two pieces of the response body.
     pub stall: Duration,
+    /// Between two pieces of a tunnel, in either direction.
+    pub tunnel_idle: Duration,
     /// From arrival to the end of the response; `None` for no bound.
     pub total: Option<Duration>,
 }

@@ -14,7 +14,7 @@ use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
 
 use crate::config;
-use crate::http::{answer, head};
+use crate::http::{answer, head, upgrade};
 use crate::lane::{Lane, Passage};
 use crate::metrics::Cells;
 use crate::outcome::Outcome;
@@ -66,8 +66,14 @@ impl Proxy {
         };
         let note = self.log_requests.then(|| note(&head));
         let has_body = !body.is_end_stream();
+        let protocols = upgrade::offered(&head);
         route.rewrite(&mut head);
-        match route.lane.call(head, body, note).await {
+        let offered = protocols.map(|protocols| route.lane.offer_upgrade(&mut head, protocols));
+        let reply = match offered {
+            Some(Err(outcome)) => Err(route.lane.refuse(outcome, note)),
+            Some(Ok(())) | None => route.lane.call(head, body, note).await,
+        };
+        match reply {
             Ok(mut response) => {
                 *response.version_mut() = Version::HTTP_11;
                 response.map(Either::Left)

@@ -11,7 +11,7 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time;
 
 use crate::config;
+use crate::lane::Tunnel;
 use crate::listen::Listener;
 use crate::proxy::{AnswerBody, Proxy};
 use sniff::Sniffed;
@@ -200,9 +201,18 @@ impl Server {
         };
         let Ok(Ok(sniffed)) = sniffed else { return };
         let proxy = Arc::clone(&self.proxy);
+        // Set by the last response of a connection that changes its protocol.
+        let changed = Arc::new(Mutex::new(None));
+        let tunnel = Arc::clone(&changed);
         let service = service_fn(move |request: Request<Incoming>| {
-            let proxy = Arc::clone(&proxy);
-            async move { Ok::<_, Infallible>(proxy.handle(request).await) }
+            let (proxy, tunnel) = (Arc::clone(&proxy), Arc::clone(&tunnel));
+            async move {
+                let mut response = proxy.handle(request).await;
+                if let Some(opened) = Tunnel::of(&mut response) {
+                    *tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened);
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
         let result = match sniffed {
             Sniffed::Http1(stream) => self.serve_http1(stream, service).await,
@@ -211,6 +221,12 @@ impl Server {
         };
         if let Err(error) = result {
             tracing::debug!(%error, "a caller's connection ended");
+            return;
+        }
+        let tunnel = changed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(tunnel) = tunnel {
+            // Here, so that the connection counts as open until it closes.
+            Box::pin(tunnel.run()).await;
         }
     }
 
@@ -230,8 +246,9 @@ impl Server {
             // Up to hyper's own bound the fields are parsed on the stack.
             builder.max_headers(settings.max_headers);
         }
-        let connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let shut = http1::Connection::graceful_shutdown;
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let connection = pin!(connection.with_upgrades());
+        let shut = http1::UpgradeableConnection::graceful_shutdown;
         until_drained(&self.draining, connection, shut).await
     }
 

@@ -85,6 +85,7 @@ pub(super) struct Upstream {
     pub(super) limits: Vec<Spanned<Limit>>,
     pub(super) guard: Option<Written<Guard>>,
     pub(super) max_in_flight: Option<Count>,
+    pub(super) max_upgrades: Option<Spanned<Count>>,
     pub(super) buffer_body: Placed<Bytes>,
     pub(super) max_body: Option<Written<Bytes>>,
     pub(super) server_timing: Option<bool>,
@@ -128,6 +129,7 @@ pub(super) struct Timeouts {
     pub(super) tls: Option<Written<Duration>>,
     pub(super) response: Option<Written<Duration>>,
     pub(super) stall: Option<Written<Duration>>,
+    pub(super) tunnel_idle: Option<Written<Duration>>,
     pub(super) total: Option<Written<Bound>>,
 }
 

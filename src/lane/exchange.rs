@@ -19,10 +19,11 @@ use tokio::time::{self, Instant};
 use super::account::Account;
 use super::lease::Lease;
 use super::passage::Passage;
+use super::tunnel::Offer;
 use super::{Core, Shared};
 use crate::http::body::{Upload, UploadError};
 use crate::http::head;
-use crate::outcome::Outcome;
+use crate::outcome::{Break, Outcome};
 use crate::pacing::Turn;
 use crate::upstream::SendError;
 
@@ -60,8 +61,10 @@ pub(super) fn run(
         false => None,
     };
     let shared = &*core.shared;
+    let offer = request.extensions().get::<Offer>().cloned();
     let silence = silence(shared, &account, request.body().pieces());
     let sent = lease.send(request, shared.dialer.origin());
+    let spare = (spare, offer);
     finish(shared, lease, turn, sent, silence, spare, account)
 }
 
@@ -100,7 +103,7 @@ async fn finish(
     turn: Turn,
     sent: impl Future<Output = Result<Response<Incoming>, Box<SendError>>> + Send,
     silence: impl Future<Output = ()> + Send,
-    spare: Option<Box<Request<Upload>>>,
+    (spare, offer): (Option<Box<Request<Upload>>>, Option<Offer>),
     mut account: Account,
 ) -> Result<Response<Passage>, Broken> {
     let sent = tokio::select! {
@@ -122,7 +125,7 @@ async fn finish(
             }
             drop(limits);
             account.respond(response.status(), now);
-            Ok(pass_on(shared, response, lease, account))
+            pass_on(shared, response, (lease, account), offer).map_err(Broken::Ended)
         }
         Err(failed) => Err(broken(shared, turn, *failed, spare, account)),
     }
@@ -132,16 +135,41 @@ async fn finish(
 fn pass_on(
     shared: &Shared,
     response: Response<Incoming>,
-    lease: Lease,
-    account: Account,
-) -> Response<Passage> {
+    (lease, account): (Lease, Account),
+    offer: Option<Offer>,
+) -> Result<Response<Passage>, Outcome> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return switch(shared, response, (lease, account), offer);
+    }
     let (mut parts, body) = response.into_parts();
     head::strip_hop_by_hop(&mut parts.headers);
     if shared.settings.server_timing {
         head::add_queue_time(&mut parts.headers, account.started() - account.arrived());
     }
     let timeouts = &shared.settings.timeouts;
-    Response::from_parts(parts, Passage::new(body, lease, account, timeouts))
+    let passage = Passage::new(body, lease, account, timeouts);
+    Ok(Response::from_parts(parts, passage))
+}
+
+/// The 101 as the caller gets it, with the tunnel that follows.
+///
+/// # Errors
+///
+/// The change of protocol was not asked for.
+fn switch(
+    shared: &Shared,
+    mut response: Response<Incoming>,
+    call: (Lease, Account),
+    offer: Option<Offer>,
+) -> Result<Response<Passage>, Outcome> {
+    let asked = offer.and_then(|offer| Some((offer.accepted(&response)?, offer)));
+    let Some((protocols, offer)) = asked else {
+        return Err(call.1.end(Outcome::UpstreamFailed(Break::Upgrade)));
+    };
+    head::strip_hop_by_hop(response.headers_mut());
+    offer.open(&mut response, protocols, call);
+    let timeouts = &shared.settings.timeouts;
+    Ok(response.map(|body| Passage::switched(body, timeouts)))
 }
 
 /// What becomes of a request that got no response.
@@ -167,7 +195,7 @@ fn broken(
     let outcome = match upload_error(&failed.error) {
         Some(UploadError::TooLarge) => Outcome::TooLarge,
         Some(UploadError::Broken(_) | UploadError::Stalled) => Outcome::Aborted,
-        None => Outcome::UpstreamFailed,
+        None => Outcome::UpstreamFailed(Break::Unanswered),
     };
     tracing::debug!(upstream = shared.name, error = %failed.error, unsent, "call failed");
     Broken::Ended(account.end(outcome))
@@ -186,6 +214,7 @@ fn spare(request: &Request<Upload>) -> Option<Box<Request<Upload>>> {
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
     Some(Box::new(copy))
 }
 

@@ -153,7 +153,7 @@ where
         .await
         .map_err(ConnectError::Http)?;
     let mut driver: Driver = Box::pin(async move {
-        if let Err(error) = connection.await {
+        if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "an upstream connection ended");
         }
     });

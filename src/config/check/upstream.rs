@@ -21,6 +21,7 @@ use crate::config::{Connection, Guard, Queue, Route, Timeouts, Upstream, WhenFul
 
 const BUFFER_BODY: u64 = 64 * KIB;
 const MAX_BYTES: u64 = 64 * MIB;
+const MAX_IN_FLIGHT: usize = 1024;
 const ATTEMPTS: NonZeroU32 = NonZeroU32::MIN.saturating_add(2);
 
 /// An upstream under way.
@@ -94,6 +95,7 @@ fn one(
         }
     };
     let limits = limit::all(&table.limits, report);
+    let max_upgrades = upgrades(table, report);
     let queue = queue(scope, report);
     let tls = tls::check(&table.tls, path, places, report);
     let headers = header::all(&table.headers, places, report);
@@ -103,7 +105,8 @@ fn one(
         route: route?,
         limits,
         guard: table.guard.map_or(Guard::Auto, |Written(guard)| guard),
-        max_in_flight: count(table.max_in_flight, 1024),
+        max_in_flight: count(table.max_in_flight, MAX_IN_FLIGHT),
+        max_upgrades,
         buffer_body: in_memory(bytes(&table.buffer_body, BUFFER_BODY)),
         max_body: table
             .max_body
@@ -115,6 +118,21 @@ fn one(
         tls,
         headers,
     })
+}
+
+/// `max_upgrades`, which leaves calls to other requests.
+fn upgrades(table: &file::Upstream, report: &mut Report<'_>) -> usize {
+    let calls = count(table.max_in_flight, MAX_IN_FLIGHT).get();
+    let Some(written) = &table.max_upgrades else {
+        return calls / 2;
+    };
+    let upgrades = count(Some(*written.get_ref()), 0).get();
+    if upgrades >= calls {
+        let fault = format!("`{upgrades}` is not below `max_in_flight`, which is {calls}");
+        let hint = "tunnels must leave calls to other requests";
+        report.add(written.span(), Fault::new(fault).hint(hint));
+    }
+    upgrades
 }
 
 /// `None` only when something was reported.
@@ -169,6 +187,7 @@ fn timeouts(written: &file::Timeouts) -> Timeouts {
         tls: time(written.tls, seconds(10)),
         response: time(written.response, seconds(60)),
         stall: time(written.stall, seconds(60)),
+        tunnel_idle: time(written.tunnel_idle, seconds(300)),
         total: written.total.and_then(|Written(Bound(bound))| bound),
     }
 }
