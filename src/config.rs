@@ -230,8 +230,19 @@ pub struct Connection {
     pub idle_timeout: Duration,
     /// How old a connection may get.
     pub max_age: Duration,
-    /// Whether HTTP/2 is offered when TLS is negotiated.
-    pub http2: bool,
+    /// When HTTP/2 is spoken.
+    pub http2: Http2,
+}
+
+/// When HTTP/2 is spoken with an API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Http2 {
+    /// Never.
+    Off,
+    /// If the API takes it when TLS is negotiated.
+    Offered,
+    /// Always, without asking (RFC 9113, section 3.3).
+    PriorKnowledge,
 }
 
 /// How the API's certificate is verified, and ours shown.

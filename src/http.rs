@@ -8,4 +8,5 @@
 pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod head;
+pub(crate) mod response;
 pub(crate) mod upgrade;

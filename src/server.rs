@@ -223,7 +223,10 @@ impl Server {
             tracing::debug!(%error, "a caller's connection ended");
             return;
         }
-        let tunnel = changed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let tunnel = changed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(tunnel) = tunnel {
             // Here, so that the connection counts as open until it closes.
             Box::pin(tunnel.run()).await;

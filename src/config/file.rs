@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::Guard;
+use super::{Guard, Http2};
 
 mod entry;
 mod read;
@@ -140,7 +140,7 @@ pub(super) struct Connection {
     pub(super) attempts: Option<Count>,
     pub(super) idle_timeout: Option<Written<Duration>>,
     pub(super) max_age: Option<Written<Duration>>,
-    pub(super) http2: Option<bool>,
+    pub(super) http2: Option<Http2>,
 }
 
 /// `[upstream.NAME.tls]`.

@@ -81,7 +81,10 @@ mod tests {
         assert_eq!(offer(&[websocket]), None);
         let several = [("connection", "upgrade"), ("upgrade", "h2c, foo/2 ,,bar")];
         assert_eq!(offer(&several).as_deref(), Some("foo/2, bar"));
-        assert_eq!(offer(&[("connection", "upgrade"), ("upgrade", "h2c")]), None);
+        assert_eq!(
+            offer(&[("connection", "upgrade"), ("upgrade", "h2c")]),
+            None
+        );
     }
 
     /// RFC 9110, section 15.2.2: the answer names what it changes to.

@@ -2,12 +2,10 @@
 //!
 //! The turn has been taken. What comes back is the response with everything its
 //! body needs to end the call properly, or the way the call ended, or the
-//! request for another turn, where that is safe: not a byte of it was written;
-//! or it may be repeated (RFC 9110, section 9.2.2), it is all in memory, and it
-//! met the upstream closing an idle connection.
+//! request for another turn, where that is safe: the upstream has provably taken
+//! nothing of it; or it may be repeated (RFC 9110, section 9.2.2), it is all in
+//! memory, and it met the upstream closing an idle connection.
 
-use std::error::Error;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,7 +19,7 @@ use super::lease::Lease;
 use super::passage::Passage;
 use super::tunnel::Offer;
 use super::{Core, Shared};
-use crate::http::body::{Upload, UploadError};
+use crate::http::body::Upload;
 use crate::http::head;
 use crate::outcome::{Break, Outcome};
 use crate::pacing::Turn;
@@ -113,6 +111,13 @@ async fn finish(
         () = shared.cut() => return Err(Broken::Ended(account.end(Outcome::Draining))),
     };
     let now = Instant::now();
+    if met_idle_timeout(&sent, spare.as_deref(), &account)
+        && let Some(spare) = spare
+    {
+        shared.limits().answered(turn, now);
+        account.give_back();
+        return Err(Broken::Again(Box::new((*spare, account))));
+    }
     match sent {
         Ok(response) => {
             let mut limits = shared.limits();
@@ -129,6 +134,20 @@ async fn finish(
         }
         Err(failed) => Err(broken(shared, turn, *failed, spare, account)),
     }
+}
+
+/// Whether a 408 was said before the request came, to a connection that was idle
+/// for too long (RFC 9110, section 15.5.9), as far as the request may be sent
+/// again.
+fn met_idle_timeout(
+    sent: &Result<Response<Incoming>, Box<SendError>>,
+    spare: Option<&Request<Upload>>,
+    account: &Account,
+) -> bool {
+    let said = |response: &Response<Incoming>| response.status() == StatusCode::REQUEST_TIMEOUT;
+    sent.as_ref().is_ok_and(said)
+        && spare.is_some_and(|spare| may_be_repeated(spare.method()))
+        && account.failures() < MAX_FAILURES
 }
 
 /// The response as the caller gets it.
@@ -184,65 +203,33 @@ fn broken(
     if unsent {
         shared.limits().canceled(turn);
     }
-    let closing = spare
-        .filter(|_| is_closed(&failed.error))
-        .map(|spare| *spare);
-    let again = failed.unsent.or(closing);
+    tracing::debug!(upstream = shared.name, error = %failed, unsent, "call failed");
+    let outcome = failed.outcome();
+    let spare = spare.filter(|spare| {
+        failed.took_nothing() || (failed.is_closed() && may_be_repeated(spare.method()))
+    });
+    let again = failed.unsent.or(spare.map(|spare| *spare));
     if let Some(request) = again.filter(|_| account.failures() < MAX_FAILURES) {
         account.give_back();
         return Broken::Again(Box::new((request, account)));
     }
-    let outcome = match upload_error(&failed.error) {
-        Some(UploadError::TooLarge) => Outcome::TooLarge,
-        Some(UploadError::Broken(_) | UploadError::Stalled) => Outcome::Aborted,
-        None => Outcome::UpstreamFailed(Break::Unanswered),
-    };
-    tracing::debug!(upstream = shared.name, error = %failed.error, unsent, "call failed");
     Broken::Ended(account.end(outcome))
 }
 
-/// A copy of a request that may be sent twice.
-fn spare(request: &Request<Upload>) -> Option<Box<Request<Upload>>> {
-    let idempotent = matches!(
-        *request.method(),
+/// RFC 9110, section 9.2.2.
+fn may_be_repeated(method: &Method) -> bool {
+    matches!(
+        *method,
         Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
-    );
-    if !idempotent {
-        return None;
-    }
+    )
+}
+
+/// A copy of a request, if all of it is in memory.
+fn spare(request: &Request<Upload>) -> Option<Box<Request<Upload>>> {
     let mut copy = Request::new(request.body().try_clone()?);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
     *copy.extensions_mut() = request.extensions().clone();
     Some(Box::new(copy))
-}
-
-/// Whether the upstream closed the connection without a word.
-fn is_closed(error: &hyper::Error) -> bool {
-    let cause = error
-        .source()
-        .and_then(|cause| cause.downcast_ref::<io::Error>());
-    error.is_incomplete_message()
-        || error.is_canceled()
-        || error.is_closed()
-        || cause.is_some_and(|cause| {
-            use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-            matches!(
-                cause.kind(),
-                BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
-            )
-        })
-}
-
-/// What was wrong with the caller's body, if that is why the call failed.
-fn upload_error(error: &hyper::Error) -> Option<&UploadError> {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        cause = error.source();
-    }
-    None
 }

@@ -138,7 +138,9 @@ impl Ticket {
     pub(super) async fn reply(&mut self) -> Reply {
         // Without an answer the worker was lost, which its account has counted.
         let answered = (&mut self.reply).await;
-        answered.map_or(Err(Outcome::UpstreamFailed(Break::Unanswered)), |reply| *reply)
+        answered.map_or(Err(Outcome::UpstreamFailed(Break::Unanswered)), |reply| {
+            *reply
+        })
     }
 
     /// Takes the call back and ends it as `outcome`. If its turn has come

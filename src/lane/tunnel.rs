@@ -17,7 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ::http::header::HeaderValue;
-use ::http::{Response, request};
+use ::http::{Request, Response, request};
+use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
@@ -25,9 +26,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::account::Account;
 use super::lease::Lease;
-use super::{Lane, Shared};
+use super::{Core, Lane, Shared};
+use crate::http::body::Upload;
 use crate::http::upgrade;
 use crate::outcome::Outcome;
+use crate::upstream::SendError;
 
 /// Bytes read at once, each way.
 const PIECE: usize = 16 * 1024;
@@ -137,11 +140,32 @@ impl Offer {
     }
 }
 
+/// Sends a request for an upgrade over an HTTP/1.1 connection of its own, where
+/// the lane's are HTTP/2, which has no upgrades (RFC 9113, section 8.6).
+pub(super) async fn send_apart(
+    core: Arc<Core>,
+    request: Request<Upload>,
+) -> Result<Response<Incoming>, Box<SendError>> {
+    let dialer = &core.shared.dialer;
+    match dialer.connect_http1().await {
+        Ok((mut connection, driver)) => {
+            core.runtime.spawn(driver);
+            // Without its sender the connection ends after this exchange.
+            connection.send(request, dialer.origin()).await
+        }
+        Err(error) => Err(Box::new(SendError::unconnected(request, error))),
+    }
+}
+
 impl Tunnel {
     /// The tunnel of a response, if it has one.
     pub(crate) fn of<B>(response: &mut Response<B>) -> Option<Self> {
         let passed = response.extensions_mut().remove::<Passed>()?;
-        passed.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        passed
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// Carries bytes both ways until both sides have ended, one breaks, nothing

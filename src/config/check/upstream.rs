@@ -17,7 +17,7 @@ use crate::config::fault::{Fault, quote};
 use crate::config::file::{self, Bound, Bytes, Count, Named, Written};
 use crate::config::report::Report;
 use crate::config::size;
-use crate::config::{Connection, Guard, Queue, Route, Timeouts, Upstream, WhenFull};
+use crate::config::{Connection, Guard, Http2, Queue, Route, Timeouts, Upstream, WhenFull};
 
 const BUFFER_BODY: u64 = 64 * KIB;
 const MAX_BYTES: u64 = 64 * MIB;
@@ -197,6 +197,6 @@ fn connection(written: &file::Connection) -> Connection {
         attempts: written.attempts.map_or(ATTEMPTS, |Count(count)| count),
         idle_timeout: time(written.idle_timeout, seconds(15)),
         max_age: time(written.max_age, seconds(600)),
-        http2: written.http2.unwrap_or(true),
+        http2: written.http2.unwrap_or(Http2::Offered),
     }
 }
