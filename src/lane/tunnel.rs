@@ -10,7 +10,6 @@
 //! Shutdown: a tunnel may go on for the drain time; then both sides are closed.
 
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -260,19 +259,17 @@ impl<'a> Pipe<'a> {
     }
 
     /// Passes bytes on until there are no more, and then says so.
-    fn carry(&mut self) -> impl Future<Output = io::Result<()>> + Send {
-        async {
-            let mut piece = vec![0; PIECE];
-            loop {
-                let length = self.from.read(&mut piece).await?;
-                self.moved.now();
-                if length == 0 {
-                    return self.to.shutdown().await;
-                }
-                self.to.write_all(&piece[..length]).await?;
-                self.to.flush().await?;
-                self.moved.now();
+    async fn carry(&mut self) -> io::Result<()> {
+        let mut piece = vec![0; PIECE];
+        loop {
+            let length = self.from.read(&mut piece).await?;
+            self.moved.now();
+            if length == 0 {
+                return self.to.shutdown().await;
             }
+            self.to.write_all(&piece[..length]).await?;
+            self.to.flush().await?;
+            self.moved.now();
         }
     }
 

@@ -5,6 +5,8 @@
 
 /// What the operator sees while it runs.
 mod admin;
+/// Upstreams that answer wrongly, in two senses, too early or without being asked.
+mod answers;
 /// The program: arguments, exit codes, signals.
 mod binary;
 /// Request and response bodies on their way through.
@@ -31,3 +33,5 @@ mod retry;
 mod stop;
 /// The daemon, the upstream and the callers of the tests.
 mod support;
+/// Changes to another protocol: WebSocket and others.
+mod upgrades;

@@ -44,6 +44,12 @@ impl Caller {
         let _ = soon("bytes to be taken", sent).await;
     }
 
+    /// Ends the half that is written.
+    pub(crate) async fn finish(&mut self) {
+        let ended = self.0.stream.shutdown();
+        soon("the end to be taken", ended).await.unwrap();
+    }
+
     /// The next response, which must be whole.
     pub(crate) async fn response(&mut self) -> Response {
         let response = self.response_to("GET").await;
@@ -141,6 +147,15 @@ impl Response {
             .map(|seconds| seconds.parse().unwrap())
     }
 
+    /// The error type in `Proxy-Status`.
+    pub(crate) fn proxy_error(&self) -> &str {
+        let status = self.fields.get("proxy-status").unwrap_or_default();
+        let error = status
+            .split("; ")
+            .find_map(|one| one.strip_prefix("error="));
+        error.unwrap_or_else(|| panic!("no error: {self:?}"))
+    }
+
     /// Fails unless this is pacegate's own answer to a request that ended as
     /// `outcome`.
     #[track_caller]
@@ -161,7 +176,13 @@ impl Response {
             "{text}"
         );
         assert!(text.contains(&format!("\"status\":{status}")), "{text}");
-        let come_back = ["queue_full", "wait_too_long", "expired", "draining"];
+        let come_back = [
+            "queue_full",
+            "upgrades_full",
+            "wait_too_long",
+            "expired",
+            "draining",
+        ];
         let retry_after = self.retry_after();
         assert_eq!(
             retry_after.is_some(),
