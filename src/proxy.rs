@@ -6,6 +6,7 @@
 //! request held comes back by itself.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::http::header::{CONNECTION, HeaderName, HeaderValue};
 use ::http::{Request, Response, Uri, Version, request};
@@ -58,14 +59,14 @@ impl Proxy {
     /// Answers one request.
     pub(crate) async fn handle(&self, request: Request<Incoming>) -> Response<AnswerBody> {
         let (mut head, body) = request.into_parts();
+        let has_body = !body.is_end_stream();
         if let Err(fault) = head::check(&head) {
-            return self.refuse(&head, Outcome::BadRequest(fault));
+            return self.refuse(&head, Outcome::BadRequest(fault), has_body);
         }
         let Some(route) = self.routes.iter().find(|route| route.takes(&head)) else {
-            return self.refuse(&head, Outcome::NoRoute);
+            return self.refuse(&head, Outcome::NoRoute, has_body);
         };
         let note = self.log_requests.then(|| note(&head));
-        let has_body = !body.is_end_stream();
         let protocols = upgrade::offered(&head);
         route.rewrite(&mut head);
         let offered = protocols.map(|protocols| route.lane.offer_upgrade(&mut head, protocols));
@@ -79,25 +80,25 @@ impl Proxy {
                 response.map(Either::Left)
             }
             Err(outcome) => {
-                let mut response = answer::answer(outcome, route.lane.retry_after(outcome));
-                if has_body {
-                    // What is left of the body would be read as a request.
-                    let close = HeaderValue::from_static("close");
-                    response.headers_mut().insert(CONNECTION, close);
-                }
-                response.map(Either::Right)
+                let wait = route.lane.retry_after(outcome);
+                refusal(outcome, wait, has_body)
             }
         }
     }
 
     /// Answers a request that reaches no lane.
-    fn refuse(&self, head: &request::Parts, outcome: Outcome) -> Response<AnswerBody> {
+    fn refuse(
+        &self,
+        head: &request::Parts,
+        outcome: Outcome,
+        has_body: bool,
+    ) -> Response<AnswerBody> {
         self.unrouted.refuse(outcome);
         if self.log_requests {
             let (request, outcome) = (note(head), outcome.label());
             tracing::info!(target: "pacegate::request", request, outcome, "request");
         }
-        answer::answer(outcome, std::time::Duration::ZERO).map(Either::Right)
+        refusal(outcome, Duration::ZERO, has_body)
     }
 }
 
@@ -144,6 +145,17 @@ impl Route {
             request.headers.insert(name.clone(), value.clone());
         }
     }
+}
+
+/// Our own answer. What is left of a body that was not read would be taken for a
+/// request, so the connection closes then.
+fn refusal(outcome: Outcome, wait: Duration, has_body: bool) -> Response<AnswerBody> {
+    let mut response = answer::answer(outcome, wait);
+    if has_body {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    response.map(Either::Right)
 }
 
 /// How the log names a request: never with its query, which may hold secrets.

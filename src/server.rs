@@ -11,7 +11,7 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -26,11 +26,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time;
 
 use crate::config;
-use crate::lane::Tunnel;
 use crate::listen::Listener;
 use crate::proxy::{AnswerBody, Proxy};
+use ending::{Ending, Reset};
 use sniff::Sniffed;
 
+mod ending;
 mod sniff;
 
 /// The pause after an error of `accept`; it doubles up to [`LONGEST_PAUSE`].
@@ -150,7 +151,7 @@ impl Server {
 
     async fn accept<T>(&self, accept: impl Fn(&mut Context<'_>) -> Poll<io::Result<T>>)
     where
-        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        T: AsyncRead + AsyncWrite + Reset + Send + Unpin + 'static,
     {
         let _counted = Counted::new(&self.connections, |count| &mut count.loops);
         let mut draining = self.draining.clone();
@@ -188,29 +189,28 @@ impl Server {
     /// Serves one connection until it closes.
     async fn serve<T>(self, stream: T, _counted: (Counted, OwnedSemaphorePermit))
     where
-        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        T: AsyncRead + AsyncWrite + Reset + Send + Unpin + 'static,
     {
         let bound = self.settings.header_timeout;
         let stall = self.settings.stall_timeout;
         let mut draining = self.draining.clone();
+        let ending = Arc::<Ending>::default();
+        let sniffed = sniff::sniff(stream, stall, Arc::clone(&ending));
         let sniffed = tokio::select! {
             biased;
-            sniffed = time::timeout(bound, sniff::sniff(stream, stall)) => sniffed,
+            sniffed = time::timeout(bound, sniffed) => sniffed,
             // It has sent nothing yet.
             () = stopping(&mut draining) => return,
         };
         let Ok(Ok(sniffed)) = sniffed else { return };
         let proxy = Arc::clone(&self.proxy);
-        // Set by the last response of a connection that changes its protocol.
-        let changed = Arc::new(Mutex::new(None));
-        let tunnel = Arc::clone(&changed);
+        let noted = Arc::clone(&ending);
         let service = service_fn(move |request: Request<Incoming>| {
-            let (proxy, tunnel) = (Arc::clone(&proxy), Arc::clone(&tunnel));
+            let (proxy, ending) = (Arc::clone(&proxy), Arc::clone(&noted));
             async move {
+                let version = request.version();
                 let mut response = proxy.handle(request).await;
-                if let Some(opened) = Tunnel::of(&mut response) {
-                    *tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened);
-                }
+                ending.note(version, &mut response);
                 Ok::<_, Infallible>(response)
             }
         });
@@ -223,11 +223,7 @@ impl Server {
             tracing::debug!(%error, "a caller's connection ended");
             return;
         }
-        let tunnel = changed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(tunnel) = tunnel {
+        if let Some(tunnel) = ending.tunnel() {
             // Here, so that the connection counts as open until it closes.
             Box::pin(tunnel.run()).await;
         }

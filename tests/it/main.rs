@@ -17,6 +17,8 @@ mod config;
 mod conservation;
 /// `pacegate demo` from outside.
 mod demo;
+/// Callers that ask before they send a body.
+mod expect;
 /// What changes in a message head, and what does not.
 mod heads;
 /// Callers that send nothing, too little or too much.
@@ -33,5 +35,7 @@ mod retry;
 mod stop;
 /// The daemon, the upstream and the callers of the tests.
 mod support;
+/// Answers that break off, and how each caller can tell.
+mod truncation;
 /// Changes to another protocol: WebSocket and others.
 mod upgrades;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::message::{self, Body, Fields, Framing, Reader};
@@ -92,6 +92,20 @@ impl Caller {
         })
         .await;
         std::mem::take(&mut self.0.unread)
+    }
+
+    /// Waits until the other side ends the connection; whether by a reset.
+    pub(crate) async fn is_reset(&mut self) -> bool {
+        let ended = async {
+            loop {
+                match self.0.stream.read_buf(&mut self.0.unread).await {
+                    Ok(0) => return false,
+                    Ok(_) => {}
+                    Err(_) => return true,
+                }
+            }
+        };
+        soon("the end of the connection", ended).await
     }
 
     async fn read(&mut self, method: &str) -> Response {
