@@ -39,3 +39,5 @@ mod support;
 mod truncation;
 /// Changes to another protocol: WebSocket and others.
 mod upgrades;
+/// Every mix of HTTP/1.1 and HTTP/2 between a caller and an upstream.
+mod versions;

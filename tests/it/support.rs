@@ -11,11 +11,13 @@ use tokio::time::timeout;
 
 mod caller;
 mod message;
+mod modern;
 mod proxy;
 mod upstream;
 
 pub(crate) use caller::{Caller, Response};
 pub(crate) use message::Fields;
+pub(crate) use modern::Modern;
 pub(crate) use proxy::{Metrics, Proxy};
 pub(crate) use upstream::{Seen, Step, Upstream};
 
