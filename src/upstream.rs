@@ -13,6 +13,7 @@ use ::http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRAILER, TRANSFER_ENCODI
 use ::http::{Method, Request, Response, Uri, Version};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::{http1, http2};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::http::body::Upload;
@@ -49,7 +50,12 @@ pub(crate) struct Connection {
 
 #[derive(Debug)]
 enum Protocol {
-    Http1(http1::SendRequest<Upload>, Arc<Traffic>),
+    /// With the bytes that went over it, and what ends its driver when dropped.
+    Http1(
+        http1::SendRequest<Upload>,
+        Arc<Traffic>,
+        oneshot::Sender<()>,
+    ),
     Http2(http2::SendRequest<Upload>, Streams),
 }
 
@@ -102,7 +108,7 @@ impl Connection {
         self.used = Some(Instant::now());
         // Not one async fn: its future would hold the request several times over.
         let sent = match &mut self.protocol {
-            Protocol::Http1(sender, traffic) => {
+            Protocol::Http1(sender, traffic, _) => {
                 origin.address_http1(&mut request);
                 let mark = traffic.mark();
                 Ok((sender.try_send_request(request), mark))
@@ -135,7 +141,7 @@ impl Connection {
     /// Whether a request can be sent this instant.
     pub(crate) fn is_ready(&self) -> bool {
         match &self.protocol {
-            Protocol::Http1(sender, _) => sender.is_ready(),
+            Protocol::Http1(sender, ..) => sender.is_ready(),
             Protocol::Http2(sender, _) => sender.is_ready(),
         }
     }
@@ -143,7 +149,7 @@ impl Connection {
     /// Waits until a request can be sent; false if the connection has closed.
     pub(crate) async fn ready(&mut self) -> bool {
         match &mut self.protocol {
-            Protocol::Http1(sender, _) => sender.ready().await.is_ok(),
+            Protocol::Http1(sender, ..) => sender.ready().await.is_ok(),
             Protocol::Http2(sender, _) => sender.ready().await.is_ok(),
         }
     }
@@ -151,7 +157,7 @@ impl Connection {
     /// Whether the upstream has closed it.
     pub(crate) fn is_closed(&self) -> bool {
         match &self.protocol {
-            Protocol::Http1(sender, _) => sender.is_closed(),
+            Protocol::Http1(sender, ..) => sender.is_closed(),
             Protocol::Http2(sender, _) => sender.is_closed(),
         }
     }
@@ -167,6 +173,14 @@ impl Connection {
     /// Whether further calls can share it.
     pub(crate) fn is_shared(&self) -> bool {
         matches!(self.protocol, Protocol::Http2(..))
+    }
+
+    /// Lets the exchange on it end by itself, after which it closes.
+    pub(crate) fn let_go(self) {
+        if let Protocol::Http1(_, _, leash) = self.protocol {
+            // A driver that has ended needs no word.
+            let _ = leash.send(());
+        }
     }
 
     /// When it last began to be unused.

@@ -149,8 +149,9 @@ pub(super) async fn send_apart(
     match dialer.connect_http1().await {
         Ok((mut connection, driver)) => {
             core.runtime.spawn(driver);
-            // Without its sender the connection ends after this exchange.
-            connection.send(request, dialer.origin()).await
+            let answered = connection.send(request, dialer.origin()).await;
+            connection.let_go();
+            answered
         }
         Err(error) => Err(Box::new(SendError::unconnected(request, error))),
     }

@@ -18,7 +18,8 @@ use hyper_util::client::legacy::connect::dns::{GaiAddrs, GaiResolver, Name};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service;
 
 use super::wire::Wire;
@@ -29,6 +30,9 @@ use crate::http::body::Upload;
 /// Between two pings on an idle HTTP/2 connection, so that a dead one is
 /// noticed before a request is sent on it.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// For what is still to be written on a connection that nobody needs any more.
+const LAST_BYTES: Duration = Duration::from_secs(1);
 
 /// Between two looks at whether an HTTP/2 upstream has sent its settings, which
 /// hyper does not tell.
@@ -179,8 +183,14 @@ where
         .handshake::<_, Upload>(TokioIo::new(wire))
         .await
         .map_err(ConnectError::Http)?;
+    let (leash, held) = oneshot::channel();
     let mut driver: Driver = Box::pin(async move {
-        if let Err(error) = connection.with_upgrades().await {
+        let ended = tokio::select! {
+            biased;
+            ended = connection.with_upgrades() => ended,
+            () = given_up(held) => return,
+        };
+        if let Err(error) = ended {
             tracing::debug!(%error, "an upstream connection ended");
         }
     });
@@ -189,7 +199,17 @@ where
         ready = sender.ready() => ready.map_err(ConnectError::Http)?,
         () = &mut driver => return Err(ConnectError::Closed),
     }
-    Ok((Connection::new(Protocol::Http1(sender, traffic)), driver))
+    let protocol = Protocol::Http1(sender, traffic, leash);
+    Ok((Connection::new(protocol), driver))
+}
+
+/// Returns when the connection is dropped and has not ended in a while: an
+/// upstream that reads no more would keep it, and the request on it, for good.
+async fn given_up(held: oneshot::Receiver<()>) {
+    match held.await {
+        Ok(()) => std::future::pending().await,
+        Err(_dropped) => sleep(LAST_BYTES).await,
+    }
 }
 
 /// Ready when the upstream has sent its settings, at most after `bound`.
@@ -302,7 +322,6 @@ impl Error for ConnectError {
 pub(crate) mod fake {
     use tokio::io::DuplexStream;
     use tokio::sync::mpsc;
-    use tokio::time::sleep;
 
     use super::*;
 

@@ -33,6 +33,8 @@ mod outcomes;
 mod retry;
 /// How each kind of unfinished work ends at a stop.
 mod stop;
+/// Bodies that are longer than any buffer.
+mod streaming;
 /// The daemon, the upstream and the callers of the tests.
 mod support;
 /// Answers that break off, and how each caller can tell.
