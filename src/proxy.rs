@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::header::{CONNECTION, HeaderName, HeaderValue};
-use ::http::{Request, Response, Uri, Version, request};
+use ::http::{Request, Response, StatusCode, Uri, Version, request};
 use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
@@ -59,7 +59,7 @@ impl Proxy {
     /// Answers one request.
     pub(crate) async fn handle(&self, request: Request<Incoming>) -> Response<AnswerBody> {
         let (mut head, body) = request.into_parts();
-        let has_body = !body.is_end_stream();
+        let (version, has_body) = (head.version, !body.is_end_stream());
         if let Err(fault) = head::check(&head) {
             return self.refuse(&head, Outcome::BadRequest(fault), has_body);
         }
@@ -76,6 +76,9 @@ impl Proxy {
         };
         match reply {
             Ok(mut response) => {
+                if response.status() == StatusCode::NOT_MODIFIED && version <= Version::HTTP_11 {
+                    response.body_mut().keep_length();
+                }
                 *response.version_mut() = Version::HTTP_11;
                 response.map(Either::Left)
             }

@@ -20,6 +20,10 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{self, Instant, Sleep};
 
+/// A body of unknown length that brings nothing for so long is not waited for: a
+/// caller may send the rest after it has seen the beginning of the answer.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// Bounds on a request body.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
@@ -62,7 +66,8 @@ struct Rest {
 }
 
 impl Upload {
-    /// Reads a body up to `bounds.buffer`; a longer one is left to stream.
+    /// Reads a body up to `bounds.buffer`; a longer one is left to stream, and so
+    /// is one of unknown length that pauses: its end may depend on the answer.
     ///
     /// # Errors
     ///
@@ -86,18 +91,21 @@ impl Upload {
         }
         let mut read = BytesMut::new();
         let mut trailers = None;
-        while let Some(frame) = rest.frame().await {
+        loop {
+            let frame = match announced.exact() {
+                Some(_) => rest.frame().await,
+                None => match time::timeout(PAUSE, rest.frame()).await {
+                    Ok(frame) => frame,
+                    Err(_elapsed) => return Ok(Self::streaming(read, rest)),
+                },
+            };
+            let Some(frame) = frame else { break };
             match frame?.into_data() {
                 Ok(data) => read.extend_from_slice(&data),
                 Err(frame) => trailers = frame.into_trailers().ok().map(Box::new),
             }
             if read.len() > bounds.buffer {
-                let read = read.freeze();
-                return Ok(Self {
-                    read,
-                    trailers: None,
-                    rest: Some(Box::new(rest)),
-                });
+                return Ok(Self::streaming(read, rest));
             }
         }
         Ok(Self {
@@ -105,6 +113,14 @@ impl Upload {
             trailers,
             rest: None,
         })
+    }
+
+    fn streaming(read: BytesMut, rest: Rest) -> Self {
+        Self {
+            read: read.freeze(),
+            trailers: None,
+            rest: Some(Box::new(rest)),
+        }
     }
 
     /// Bytes held in memory.
