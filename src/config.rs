@@ -55,8 +55,11 @@ pub enum Listen {
 /// Bounds on callers and their connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
-    /// Longest time for a complete request head, and for an idle connection.
+    /// Longest time for a complete request head, from its first byte; and for
+    /// the first byte of a new connection.
     pub header_timeout: Duration,
+    /// Longest time of a connection between two requests.
+    pub idle_timeout: Duration,
     /// Longest time a caller may neither send nor take a byte of a body.
     pub stall_timeout: Duration,
     /// Most connections at once.

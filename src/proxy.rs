@@ -5,7 +5,9 @@
 //! future of [`Proxy::handle`] is dropped wherever it stands, and everything the
 //! request held comes back by itself.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::http::header::{CONNECTION, HeaderName, HeaderValue};
 use ::http::{Request, Response, Uri, Version, request};
@@ -17,7 +19,7 @@ use crate::config;
 use crate::http::{answer, head};
 use crate::lane::{Lane, Passage};
 use crate::metrics::Cells;
-use crate::outcome::Outcome;
+use crate::outcome::{Fault, Outcome};
 
 /// The body of any response: the upstream's, or one of our own.
 pub(crate) type AnswerBody = Either<Passage, Full<Bytes>>;
@@ -56,7 +58,11 @@ impl Proxy {
     }
 
     /// Answers one request.
-    pub(crate) async fn handle(&self, request: Request<Incoming>) -> Response<AnswerBody> {
+    pub(crate) async fn handle(
+        &self,
+        request: Request<Incoming>,
+        _peer: Option<IpAddr>,
+    ) -> Response<AnswerBody> {
         let (mut head, body) = request.into_parts();
         if let Err(fault) = head::check(&head) {
             return self.refuse(&head, Outcome::BadRequest(fault));
@@ -84,6 +90,17 @@ impl Proxy {
         }
     }
 
+    /// Answers a request that was refused before it could be read.
+    pub(crate) fn refuse_unread(&self, fault: Fault) -> Response<AnswerBody> {
+        let outcome = Outcome::BadRequest(fault);
+        self.unrouted.refuse(outcome);
+        if self.log_requests {
+            let outcome = outcome.label();
+            tracing::info!(target: "pacegate::request", outcome, reason = %fault, "request");
+        }
+        answer::answer(outcome, Duration::ZERO).map(Either::Right)
+    }
+
     /// Answers a request that reaches no lane.
     fn refuse(&self, head: &request::Parts, outcome: Outcome) -> Response<AnswerBody> {
         self.unrouted.refuse(outcome);
@@ -91,7 +108,7 @@ impl Proxy {
             let (request, outcome) = (note(head), outcome.label());
             tracing::info!(target: "pacegate::request", request, outcome, "request");
         }
-        answer::answer(outcome, std::time::Duration::ZERO).map(Either::Right)
+        answer::answer(outcome, Duration::ZERO).map(Either::Right)
     }
 }
 

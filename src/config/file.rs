@@ -52,10 +52,11 @@ pub(super) struct File {
 #[serde(deny_unknown_fields)]
 pub(super) struct Client {
     pub(super) header_timeout: Option<Written<Duration>>,
+    pub(super) idle_timeout: Option<Written<Duration>>,
     pub(super) stall_timeout: Option<Written<Duration>>,
     pub(super) max_connections: Option<Count>,
     pub(super) max_header_bytes: Placed<Bytes>,
-    pub(super) max_headers: Option<Count>,
+    pub(super) max_headers: Option<Spanned<Count>>,
 }
 
 /// `[log]`.

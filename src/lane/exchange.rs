@@ -166,7 +166,9 @@ fn broken(
     }
     let outcome = match upload_error(&failed.error) {
         Some(UploadError::TooLarge) => Outcome::TooLarge,
-        Some(UploadError::Broken(_) | UploadError::Stalled) => Outcome::Aborted,
+        Some(error @ (UploadError::Broken(_) | UploadError::Stalled)) => {
+            error.fault().map_or(Outcome::Aborted, Outcome::BadRequest)
+        }
         None => Outcome::UpstreamFailed,
     };
     tracing::debug!(upstream = shared.name, error = %failed.error, unsent, "call failed");
@@ -186,6 +188,8 @@ fn spare(request: &Request<Upload>) -> Option<Box<Request<Upload>>> {
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
+    // The case of the names is in there.
+    *copy.extensions_mut() = request.extensions().clone();
     Some(Box::new(copy))
 }
 

@@ -15,6 +15,8 @@ mod config;
 mod conservation;
 /// `pacegate demo` from outside.
 mod demo;
+/// Where requests begin and end, and what is refused for it.
+mod framing;
 /// What changes in a message head, and what does not.
 mod heads;
 /// Callers that send nothing, too little or too much.
