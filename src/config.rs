@@ -118,6 +118,12 @@ pub struct Upstream {
     pub max_body: u64,
     /// Whether forwarded responses tell the time spent in the queue.
     pub server_timing: bool,
+    /// Whether the caller's `Host` is sent instead of the URL's.
+    pub keep_host: bool,
+    /// Whether requests say that they came through here.
+    pub via: bool,
+    /// What becomes of the fields that tell where a request came from.
+    pub forwarded: Forwarded,
     /// The bounds of its queue.
     pub queue: Queue,
     /// Bounds on the time of each step of a call.
@@ -177,6 +183,17 @@ pub enum Guard {
     Auto,
     /// A fixed time.
     Fixed(Duration),
+}
+
+/// What becomes of `Forwarded`, `X-Forwarded-*` and `X-Real-IP`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwarded {
+    /// The caller's are removed.
+    Strip,
+    /// The caller's are passed on.
+    Keep,
+    /// The caller's are replaced by ours.
+    Set,
 }
 
 /// The bounds of a lane's queue.

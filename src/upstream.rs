@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ::http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
+use ::http::uri::Authority;
 use ::http::{Request, Response, Uri, Version};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::{http1, http2};
@@ -156,6 +157,8 @@ impl Connection {
 pub(crate) struct Origin {
     uri: Uri,
     host: HeaderValue,
+    /// Whether a request's own `Host` goes before.
+    keep_host: bool,
 }
 
 impl Origin {
@@ -163,7 +166,9 @@ impl Origin {
     fn address_http1(&self, request: &mut Request<Upload>) {
         *request.version_mut() = Version::HTTP_11;
         let chunked = request.body().size_hint().exact().is_none();
-        request.headers_mut().insert(HOST, self.host.clone());
+        if !self.keep_host || !request.headers().contains_key(HOST) {
+            request.headers_mut().insert(HOST, self.host.clone());
+        }
         if chunked {
             // Without this hyper sends the body of a GET not at all.
             let coding = HeaderValue::from_static("chunked");
@@ -174,8 +179,13 @@ impl Origin {
     /// RFC 9113, section 8.3.1: scheme and authority in pseudo-fields.
     fn address_http2(&self, request: &mut Request<Upload>) {
         *request.version_mut() = Version::HTTP_2;
-        request.headers_mut().remove(HOST);
+        let host = request.headers_mut().remove(HOST);
         let mut parts = self.uri.clone().into_parts();
+        if let Some(host) = host.filter(|_| self.keep_host) {
+            parts.authority = Authority::try_from(host.as_bytes())
+                .ok()
+                .or(parts.authority);
+        }
         parts.path_and_query = request.uri().path_and_query().cloned();
         if let Ok(uri) = Uri::from_parts(parts) {
             *request.uri_mut() = uri;

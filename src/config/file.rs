@@ -89,6 +89,9 @@ pub(super) struct Upstream {
     pub(super) buffer_body: Placed<Bytes>,
     pub(super) max_body: Option<Written<Bytes>>,
     pub(super) server_timing: Option<bool>,
+    pub(super) keep_host: Option<bool>,
+    pub(super) via: Option<bool>,
+    pub(super) forwarded: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) queue: Queue,
     #[serde(default)]

@@ -88,6 +88,7 @@ impl Dialer {
             origin: Origin {
                 uri: uri.expect("the URL was checked"),
                 host: HeaderValue::try_from(url.authority.as_str()).expect("the URL was checked"),
+                keep_host: settings.keep_host,
             },
             http2: url.https && settings.connection.http2,
             timeouts: settings.timeouts.clone(),
@@ -149,7 +150,9 @@ async fn http1<T>(io: T) -> Result<(Connection, Driver), ConnectError>
 where
     T: Read + Write + Send + Unpin + 'static,
 {
-    let (mut sender, connection) = http1::handshake::<_, Upload>(io)
+    let (mut sender, connection) = http1::Builder::new()
+        .preserve_header_case(true)
+        .handshake::<_, Upload>(io)
         .await
         .map_err(ConnectError::Http)?;
     let mut driver: Driver = Box::pin(async move {

@@ -33,3 +33,5 @@ mod retry;
 mod stop;
 /// The daemon, the upstream and the callers of the tests.
 mod support;
+/// What request targets mean, and how they are passed on.
+mod targets;

@@ -17,7 +17,7 @@ use crate::config::fault::{Fault, quote};
 use crate::config::file::{self, Bound, Bytes, Count, Named, Written};
 use crate::config::report::Report;
 use crate::config::size;
-use crate::config::{Connection, Guard, Queue, Route, Timeouts, Upstream, WhenFull};
+use crate::config::{Connection, Forwarded, Guard, Queue, Route, Timeouts, Upstream, WhenFull};
 
 const BUFFER_BODY: u64 = 64 * KIB;
 const MAX_BYTES: u64 = 64 * MIB;
@@ -95,6 +95,12 @@ fn one(
     };
     let limits = limit::all(&table.limits, report);
     let queue = queue(scope, report);
+    let variants = [
+        ("strip", Forwarded::Strip),
+        ("keep", Forwarded::Keep),
+        ("set", Forwarded::Set),
+    ];
+    let forwarded = choice(table.forwarded.as_ref(), &variants, report);
     let tls = tls::check(&table.tls, path, places, report);
     let headers = header::all(&table.headers, places, report);
     Some(Upstream {
@@ -109,6 +115,9 @@ fn one(
             .max_body
             .map_or(128 * MIB, |Written(Bytes(bytes))| bytes),
         server_timing: table.server_timing.unwrap_or(true),
+        keep_host: table.keep_host.unwrap_or(false),
+        via: table.via.unwrap_or(true),
+        forwarded: forwarded?,
         queue: queue?,
         timeouts: timeouts(&table.timeouts),
         connection: connection(&table.connection),
