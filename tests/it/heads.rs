@@ -187,7 +187,7 @@ async fn requests_say_that_they_came_through_here_unless_switched_off() {
 async fn a_request_that_goes_in_a_circle_is_stopped() {
     let upstream = Upstream::answering(ok("ok")).await;
     let proxy = Proxy::before(&upstream, "");
-    let via = vec!["1.1 pacegate"; 8].join(", ");
+    let via = ["1.1 pacegate"; 8].join(", ");
     let request = format!("GET / HTTP/1.1\r\nHost: caller\r\nVia: {via}\r\n\r\n");
     let response = proxy.send(request).await.response().await;
     response.assert_refusal(508, "bad_request");
