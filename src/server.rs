@@ -366,3 +366,6 @@ fn is_of_the_caller(error: &io::Error) -> bool {
         ConnectionAborted | ConnectionRefused | ConnectionReset | InvalidInput
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -92,7 +92,7 @@ impl Head {
     ) -> Result<Option<(usize, Heading)>, Fault> {
         loop {
             let Some(at) = memchr(b'\n', &head[self.seen..]) else {
-                self.check_part(&head[self.seen..], self.seen == self.line)?;
+                self.check_part(&head[self.line..])?;
                 self.seen = head.len();
                 self.check_length(head.len(), bounds)?;
                 return Ok(None);
@@ -131,15 +131,18 @@ impl Head {
         }
     }
 
-    /// Whether a line may go on like that. A CR at the end may be half its end.
-    fn check_part(&self, part: &[u8], is_start: bool) -> Result<(), Fault> {
+    /// Whether a line may begin like that. A CR at the end may be half its end.
+    fn check_part(&self, line: &[u8]) -> Result<(), Fault> {
+        // What was there before is known to be good, but for a CR at its end.
+        let known = (self.seen - self.line).saturating_sub(1);
+        let part = &line[known..];
         let part = part.strip_suffix(b"\r").unwrap_or(part);
         let good = match self.request {
             None => part.iter().all(|byte| matches!(byte, b' '..=b'~')),
             Some(_) => all_text(part),
         };
         // No line begins with a space: obsolete folding is not read.
-        let folded = is_start && part.first().is_some_and(|byte| b" \t".contains(byte));
+        let folded = line.first().is_some_and(|byte| b" \t".contains(byte));
         match good && !folded {
             true => Ok(()),
             false => Err(self.malformed()),
