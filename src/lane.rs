@@ -13,7 +13,8 @@
 //! Workers are spawned when jobs wait that nobody stands ready for, at most
 //! `max_in_flight` of them; each is one task on the core that called for it.
 //! `account` follows each request to exactly one outcome; `passage` carries the
-//! response body and gives the connection back.
+//! response body and gives the connection back, `tunnel` what follows a change
+//! of protocol.
 //!
 //! Shutdown: the daemon sets `cut` when the drain time is over; everything that
 //! waits here then ends as `draining`. Tasks end with their core's runtime.
@@ -37,6 +38,7 @@ use gate::Gate;
 use job::Job;
 pub(crate) use passage::Passage;
 use queue::Room;
+pub(crate) use tunnel::Tunnel;
 
 mod account;
 mod call;
@@ -46,6 +48,7 @@ mod job;
 mod lease;
 mod passage;
 mod queue;
+mod tunnel;
 mod worker;
 
 /// The lead given to a connection while none has been opened yet.
@@ -73,6 +76,8 @@ pub(crate) struct Shared {
     standing: AtomicUsize,
     /// Calls in flight and workers that are about to make one.
     in_flight: AtomicUsize,
+    /// Requests for an upgrade that wait, and tunnels that live.
+    upgrades: AtomicUsize,
     /// Whether the last try to connect failed.
     unreachable: AtomicBool,
     /// How long before a turn a connection should be on its way, in µs.
@@ -121,6 +126,7 @@ impl Shared {
             waiting: AtomicUsize::new(0),
             standing: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
+            upgrades: AtomicUsize::new(0),
             unreachable: AtomicBool::new(false),
             lead_micros: AtomicUsize::new(FIRST_LEAD.as_micros() as usize),
             cut,

@@ -16,7 +16,7 @@ use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
 
 use crate::config::{self, Forwarded};
-use crate::http::{answer, head};
+use crate::http::{answer, head, upgrade};
 use crate::lane::{Lane, Passage};
 use crate::metrics::Cells;
 use crate::outcome::{Fault, Outcome};
@@ -72,40 +72,41 @@ impl Proxy {
         peer: Option<IpAddr>,
     ) -> Response<AnswerBody> {
         let (mut head, body) = request.into_parts();
+        let has_body = !body.is_end_stream();
         if let Err(fault) = head::check(&head, self.max_headers) {
-            return self.refuse(&head, Outcome::BadRequest(fault));
+            return self.refuse(&head, Outcome::BadRequest(fault), has_body);
         }
         if !head::take_hop(&mut head) {
-            return self.answer_last_hop(&head);
+            return self.answer_last_hop(&head, has_body);
         }
         let Some(route) = self.routes.iter().find(|route| route.takes(&head)) else {
-            return self.refuse(&head, Outcome::NoRoute);
+            return self.refuse(&head, Outcome::NoRoute, has_body);
         };
         let note = self.log_requests.then(|| note(&head));
-        let has_body = !body.is_end_stream();
+        let protocols = upgrade::offered(&head);
         route.rewrite(&mut head, peer);
-        match route.lane.call(head, body, note).await {
+        let offered = protocols.map(|protocols| route.lane.offer_upgrade(&mut head, protocols));
+        let reply = match offered {
+            Some(Err(outcome)) => Err(route.lane.refuse(outcome, note)),
+            Some(Ok(())) | None => route.lane.call(head, body, note).await,
+        };
+        match reply {
             Ok(mut response) => {
                 *response.version_mut() = Version::HTTP_11;
                 response.map(Either::Left)
             }
             Err(outcome) => {
-                let mut response = answer::answer(outcome, route.lane.retry_after(outcome));
-                if has_body {
-                    // What is left of the body would be read as a request.
-                    let close = HeaderValue::from_static("close");
-                    response.headers_mut().insert(CONNECTION, close);
-                }
-                response.map(Either::Right)
+                let wait = route.lane.retry_after(outcome);
+                refusal(outcome, wait, has_body)
             }
         }
     }
 
     /// Answers a request of OPTIONS or TRACE that goes no further: we support the
     /// former (RFC 9110, section 7.6.2), and reflect nothing.
-    fn answer_last_hop(&self, head: &request::Parts) -> Response<AnswerBody> {
+    fn answer_last_hop(&self, head: &request::Parts, has_body: bool) -> Response<AnswerBody> {
         if head.method == Method::TRACE {
-            return self.refuse(head, Outcome::BadRequest(Fault::Trace));
+            return self.refuse(head, Outcome::BadRequest(Fault::Trace), has_body);
         }
         self.unrouted.refuse(Outcome::Completed);
         Response::new(Either::Right(Full::default()))
@@ -123,13 +124,18 @@ impl Proxy {
     }
 
     /// Answers a request that reaches no lane.
-    fn refuse(&self, head: &request::Parts, outcome: Outcome) -> Response<AnswerBody> {
+    fn refuse(
+        &self,
+        head: &request::Parts,
+        outcome: Outcome,
+        has_body: bool,
+    ) -> Response<AnswerBody> {
         self.unrouted.refuse(outcome);
         if self.log_requests {
             let (request, outcome) = (note(head), outcome.label());
             tracing::info!(target: "pacegate::request", request, outcome, "request");
         }
-        answer::answer(outcome, Duration::ZERO).map(Either::Right)
+        refusal(outcome, Duration::ZERO, has_body)
     }
 }
 
@@ -190,6 +196,17 @@ impl Route {
             headers.insert(name.clone(), value.clone());
         }
     }
+}
+
+/// Our own answer. What is left of a body that was not read would be taken for a
+/// request, so the connection closes then.
+fn refusal(outcome: Outcome, wait: Duration, has_body: bool) -> Response<AnswerBody> {
+    let mut response = answer::answer(outcome, wait);
+    if has_body {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    response.map(Either::Right)
 }
 
 /// How the log names a request: never with its query, which may hold secrets.

@@ -32,10 +32,12 @@ use crate::proxy::{AnswerBody, Proxy};
 use activity::{Activity, Answering};
 pub(crate) use connections::Connections;
 use connections::{Loop, Seat};
+use ending::{Ending, Reset};
 use stream::Stream;
 
 mod activity;
 mod connections;
+mod ending;
 mod framing;
 mod sniff;
 mod stream;
@@ -100,7 +102,7 @@ impl Server {
         &self,
         accept: impl Fn(&mut Context<'_>) -> Poll<io::Result<(T, Option<IpAddr>)>>,
     ) where
-        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        T: AsyncRead + AsyncWrite + Reset + Send + Unpin + 'static,
     {
         let _counted = Loop::new(&self.connections);
         let mut draining = self.draining.clone();
@@ -137,10 +139,11 @@ impl Server {
     /// Serves one connection until it closes.
     async fn serve<T>(self, mut stream: T, peer: Option<IpAddr>, seat: Seat)
     where
-        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        T: AsyncRead + AsyncWrite + Reset + Send + Unpin + 'static,
     {
         let settings = &*self.settings;
         let mut draining = self.draining.clone();
+        let ending = Arc::<Ending>::default();
         let sniffed = tokio::select! {
             biased;
             sniffed = time::timeout(settings.header_timeout, sniff::sniff(&mut stream)) => sniffed,
@@ -150,21 +153,22 @@ impl Server {
         };
         let Ok(Ok(sniffed)) = sniffed else { return };
         let activity = &seat.activity;
-        let service = self.service(activity, peer);
-        let shared = Arc::clone(activity);
-        let result = match sniffed.is_http2() {
-            false => {
-                let stream = Stream::http1(stream, sniffed.read(), settings, shared);
-                self.serve_http1(stream, activity, service).await
-            }
-            true => {
-                let stream = Stream::raw(stream, sniffed.read(), settings, shared);
-                // Boxed, so that the others do not carry its room about.
-                Box::pin(self.serve_http2(stream, activity, service)).await
-            }
+        let service = self.service(activity, &ending, peer);
+        let stream = Stream::new(stream, sniffed, settings, activity, &ending);
+        let result = match stream.is_raw() {
+            false => self.serve_http1(stream, activity, service).await,
+            // Boxed, so that the others do not carry its room about.
+            true => Box::pin(self.serve_http2(stream, activity, service)).await,
         };
         if let Err(error) = result {
             tracing::debug!(%error, "a caller's connection ended");
+            return;
+        }
+        if let Some(tunnel) = ending.tunnel() {
+            // Here, so that the connection counts as open until it closes; and as
+            // busy, whatever goes through it.
+            activity.stir();
+            Box::pin(tunnel.run()).await;
         }
     }
 
@@ -173,6 +177,7 @@ impl Server {
     fn service(
         &self,
         activity: &Arc<Activity>,
+        ending: &Arc<Ending>,
         peer: Option<IpAddr>,
     ) -> impl Service<
         Request<Incoming>,
@@ -181,19 +186,22 @@ impl Server {
         Future: Send + 'static,
     > + use<> {
         let (proxy, activity) = (Arc::clone(&self.proxy), Arc::clone(activity));
+        let ending = Arc::clone(ending);
         service_fn(move |request: Request<Incoming>| {
             let proxy = Arc::clone(&proxy);
             let (number, underway) = activity.begin();
             let refusal = activity.refusal(number);
-            let activity = Arc::clone(&activity);
+            let (activity, ending) = (Arc::clone(&activity), Arc::clone(&ending));
             async move {
-                let response = match refusal {
+                let version = request.version();
+                let mut response = match refusal {
                     Some(fault) => proxy.refuse_unread(fault),
                     None => proxy.handle(request, peer).await,
                 };
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     activity.upgrade();
                 }
+                ending.note(version, &mut response);
                 Ok(response.map(|body| underway.until(body)))
             }
         })
@@ -206,7 +214,7 @@ impl Server {
         service: S,
     ) -> hyper::Result<()>
     where
-        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        T: AsyncRead + AsyncWrite + Reset + Send + Unpin + 'static,
         S: Service<
                 Request<Incoming>,
                 Response = Response<Answering<AnswerBody>>,
@@ -225,8 +233,9 @@ impl Server {
             // Up to hyper's own bound the fields are parsed on the stack.
             builder.max_headers(settings.max_headers);
         }
-        let connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let shut = http1::Connection::graceful_shutdown;
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let connection = pin!(connection.with_upgrades());
+        let shut = http1::UpgradeableConnection::graceful_shutdown;
         self.drive(activity, connection, shut).await
     }
 
@@ -237,7 +246,7 @@ impl Server {
         service: S,
     ) -> hyper::Result<()>
     where
-        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        T: AsyncRead + AsyncWrite + Reset + Send + Unpin + 'static,
         S: Service<
                 Request<Incoming>,
                 Response = Response<Answering<AnswerBody>>,

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use ::http::HeaderMap;
+use ::http::header::{HeaderMap, HeaderName, HeaderValue};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -130,6 +130,13 @@ impl Upload {
     /// Counts the pieces that are passed on, where the body streams.
     pub(crate) fn pieces(&self) -> Option<Arc<AtomicU64>> {
         Some(Arc::clone(&self.rest.as_ref()?.pieces))
+    }
+
+    /// The names of its trailers, as far as they are known.
+    pub(crate) fn trailer_names(&self) -> Option<HeaderValue> {
+        let names = self.trailers.as_ref()?.keys();
+        let names: Vec<&str> = names.map(HeaderName::as_str).collect();
+        HeaderValue::from_str(&names.join(", ")).ok()
     }
 
     /// A second copy, if the whole body is in memory.

@@ -58,6 +58,11 @@ impl Lane {
         self.go_on(step)
     }
 
+    /// Counts a request that the lane does not take charge of.
+    pub(crate) fn refuse(&self, outcome: Outcome, note: Option<String>) -> Outcome {
+        Account::new(&self.0, note).end(outcome)
+    }
+
     async fn go_on(&self, mut step: Step<'_>) -> Reply {
         loop {
             step = match step {

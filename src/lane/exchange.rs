@@ -2,12 +2,10 @@
 //!
 //! The turn has been taken. What comes back is the response with everything its
 //! body needs to end the call properly, or the way the call ended, or the
-//! request for another turn, where that is safe: not a byte of it was written;
-//! or it may be repeated (RFC 9110, section 9.2.2), it is all in memory, and it
-//! met the upstream closing an idle connection.
+//! request for another turn, where that is safe: the upstream has provably taken
+//! nothing of it; or it may be repeated (RFC 9110, section 9.2.2), it is all in
+//! memory, and it met the upstream closing an idle connection.
 
-use std::error::Error;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,10 +17,11 @@ use tokio::time::{self, Instant};
 use super::account::Account;
 use super::lease::Lease;
 use super::passage::Passage;
+use super::tunnel::Offer;
 use super::{Core, Shared};
-use crate::http::body::{Upload, UploadError};
+use crate::http::body::Upload;
 use crate::http::head;
-use crate::outcome::Outcome;
+use crate::outcome::{Break, Outcome};
 use crate::pacing::Turn;
 use crate::upstream::SendError;
 
@@ -60,8 +59,10 @@ pub(super) fn run(
         false => None,
     };
     let shared = &*core.shared;
+    let offer = request.extensions().get::<Offer>().cloned();
     let silence = silence(shared, &account, request.body().pieces());
     let sent = lease.send(request, shared.dialer.origin());
+    let spare = (spare, offer);
     finish(shared, lease, turn, sent, silence, spare, account)
 }
 
@@ -100,7 +101,7 @@ async fn finish(
     turn: Turn,
     sent: impl Future<Output = Result<Response<Incoming>, Box<SendError>>> + Send,
     silence: impl Future<Output = ()> + Send,
-    spare: Option<Box<Request<Upload>>>,
+    (spare, offer): (Option<Box<Request<Upload>>>, Option<Offer>),
     mut account: Account,
 ) -> Result<Response<Passage>, Broken> {
     let sent = tokio::select! {
@@ -110,6 +111,13 @@ async fn finish(
         () = shared.cut() => return Err(Broken::Ended(account.end(Outcome::Draining))),
     };
     let now = Instant::now();
+    if met_idle_timeout(&sent, spare.as_deref(), &account)
+        && let Some(spare) = spare
+    {
+        shared.limits().answered(turn, now);
+        account.give_back();
+        return Err(Broken::Again(Box::new((*spare, account))));
+    }
     match sent {
         Ok(response) => {
             let mut limits = shared.limits();
@@ -122,26 +130,65 @@ async fn finish(
             }
             drop(limits);
             account.respond(response.status(), now);
-            Ok(pass_on(shared, response, lease, account))
+            pass_on(shared, response, (lease, account), offer).map_err(Broken::Ended)
         }
         Err(failed) => Err(broken(shared, turn, *failed, spare, account)),
     }
+}
+
+/// Whether a 408 was said before the request came, to a connection that was idle
+/// for too long (RFC 9110, section 15.5.9), as far as the request may be sent
+/// again.
+fn met_idle_timeout(
+    sent: &Result<Response<Incoming>, Box<SendError>>,
+    spare: Option<&Request<Upload>>,
+    account: &Account,
+) -> bool {
+    let said = |response: &Response<Incoming>| response.status() == StatusCode::REQUEST_TIMEOUT;
+    sent.as_ref().is_ok_and(said)
+        && spare.is_some_and(|spare| may_be_repeated(spare.method()))
+        && account.failures() < MAX_FAILURES
 }
 
 /// The response as the caller gets it.
 fn pass_on(
     shared: &Shared,
     response: Response<Incoming>,
-    lease: Lease,
-    account: Account,
-) -> Response<Passage> {
+    (lease, account): (Lease, Account),
+    offer: Option<Offer>,
+) -> Result<Response<Passage>, Outcome> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return switch(shared, response, (lease, account), offer);
+    }
     let (mut parts, body) = response.into_parts();
     head::strip_hop_by_hop(&mut parts.headers);
     if shared.settings.server_timing {
         head::add_queue_time(&mut parts.headers, account.started() - account.arrived());
     }
     let timeouts = &shared.settings.timeouts;
-    Response::from_parts(parts, Passage::new(body, lease, account, timeouts))
+    let passage = Passage::new(body, lease, account, timeouts);
+    Ok(Response::from_parts(parts, passage))
+}
+
+/// The 101 as the caller gets it, with the tunnel that follows.
+///
+/// # Errors
+///
+/// The change of protocol was not asked for.
+fn switch(
+    shared: &Shared,
+    mut response: Response<Incoming>,
+    call: (Lease, Account),
+    offer: Option<Offer>,
+) -> Result<Response<Passage>, Outcome> {
+    let asked = offer.and_then(|offer| Some((offer.accepted(&response)?, offer)));
+    let Some((protocols, offer)) = asked else {
+        return Err(call.1.end(Outcome::UpstreamFailed(Break::Upgrade)));
+    };
+    head::strip_hop_by_hop(response.headers_mut());
+    offer.open(&mut response, protocols, call);
+    let timeouts = &shared.settings.timeouts;
+    Ok(response.map(|body| Passage::switched(body, timeouts)))
 }
 
 /// What becomes of a request that got no response.
@@ -156,34 +203,29 @@ fn broken(
     if unsent {
         shared.limits().canceled(turn);
     }
-    let closing = spare
-        .filter(|_| is_closed(&failed.error))
-        .map(|spare| *spare);
-    let again = failed.unsent.or(closing);
+    tracing::debug!(upstream = shared.name, error = %failed, unsent, "call failed");
+    let outcome = failed.outcome();
+    let spare = spare.filter(|spare| {
+        failed.took_nothing() || (failed.is_closed() && may_be_repeated(spare.method()))
+    });
+    let again = failed.unsent.or(spare.map(|spare| *spare));
     if let Some(request) = again.filter(|_| account.failures() < MAX_FAILURES) {
         account.give_back();
         return Broken::Again(Box::new((request, account)));
     }
-    let outcome = match upload_error(&failed.error) {
-        Some(UploadError::TooLarge) => Outcome::TooLarge,
-        Some(error @ (UploadError::Broken(_) | UploadError::Stalled)) => {
-            error.fault().map_or(Outcome::Aborted, Outcome::BadRequest)
-        }
-        None => Outcome::UpstreamFailed,
-    };
-    tracing::debug!(upstream = shared.name, error = %failed.error, unsent, "call failed");
     Broken::Ended(account.end(outcome))
 }
 
-/// A copy of a request that may be sent twice.
-fn spare(request: &Request<Upload>) -> Option<Box<Request<Upload>>> {
-    let idempotent = matches!(
-        *request.method(),
+/// RFC 9110, section 9.2.2.
+fn may_be_repeated(method: &Method) -> bool {
+    matches!(
+        *method,
         Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
-    );
-    if !idempotent {
-        return None;
-    }
+    )
+}
+
+/// A copy of a request, if all of it is in memory.
+fn spare(request: &Request<Upload>) -> Option<Box<Request<Upload>>> {
     let mut copy = Request::new(request.body().try_clone()?);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
@@ -191,33 +233,4 @@ fn spare(request: &Request<Upload>) -> Option<Box<Request<Upload>>> {
     // The case of the names is in there.
     *copy.extensions_mut() = request.extensions().clone();
     Some(Box::new(copy))
-}
-
-/// Whether the upstream closed the connection without a word.
-fn is_closed(error: &hyper::Error) -> bool {
-    let cause = error
-        .source()
-        .and_then(|cause| cause.downcast_ref::<io::Error>());
-    error.is_incomplete_message()
-        || error.is_canceled()
-        || error.is_closed()
-        || cause.is_some_and(|cause| {
-            use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-            matches!(
-                cause.kind(),
-                BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
-            )
-        })
-}
-
-/// What was wrong with the caller's body, if that is why the call failed.
-fn upload_error(error: &hyper::Error) -> Option<&UploadError> {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        cause = error.source();
-    }
-    None
 }

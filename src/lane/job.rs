@@ -16,7 +16,7 @@ use super::account::Account;
 use super::queue::Place;
 use super::{Reply, Shared};
 use crate::http::body::Upload;
-use crate::outcome::Outcome;
+use crate::outcome::{Break, Outcome};
 
 /// Where the worker answers. Boxed, so that those who wait do not carry the room
 /// for a response about.
@@ -138,7 +138,9 @@ impl Ticket {
     pub(super) async fn reply(&mut self) -> Reply {
         // Without an answer the worker was lost, which its account has counted.
         let answered = (&mut self.reply).await;
-        answered.map_or(Err(Outcome::UpstreamFailed), |reply| *reply)
+        answered.map_or(Err(Outcome::UpstreamFailed(Break::Unanswered)), |reply| {
+            *reply
+        })
     }
 
     /// Takes the call back and ends it as `outcome`. If its turn has come

@@ -51,6 +51,15 @@ impl Passage {
         passage
     }
 
+    /// The body of a 101, which has none: the call goes on in its tunnel.
+    pub(super) fn switched(incoming: Incoming, timeouts: &config::Timeouts) -> Self {
+        Self {
+            incoming,
+            call: None,
+            stall: Stall::new(timeouts.stall),
+        }
+    }
+
     /// Ends the call as soon as the last byte has been taken: the server does
     /// not ask again once it has as many bytes as were announced.
     fn end_if_complete(&mut self) {

@@ -21,7 +21,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::activity::Activity;
+use super::ending::{Ending, Reset};
 use super::framing::{Bounds, Framing, Rest};
+use super::sniff::Sniffed;
 use crate::config;
 use crate::http::body::Stall;
 use crate::outcome::Fault;
@@ -43,14 +45,15 @@ const LINGER: Duration = Duration::from_secs(10);
 const LINGER_PAUSE: Duration = Duration::from_secs(2);
 
 /// Most bytes of that.
-const MOST_LINGER: u64 = 256 << 20;
+const MOST_LINGER: u64 = 32 << 20;
 
 /// A caller's stream.
 #[derive(Debug)]
-pub(super) struct Stream<T> {
+pub(super) struct Stream<T: Reset> {
     stream: T,
     framing: Framing,
     activity: Arc<Activity>,
+    ending: Arc<Ending>,
     /// Bytes that were read before the stream was made.
     sniffed: Vec<u8>,
     /// Bytes that were read since and have not passed.
@@ -70,6 +73,16 @@ pub(super) struct Stream<T> {
     linger: Option<Linger>,
 }
 
+/// Where its end alone would make half a response look whole, the stream ends
+/// with a reset.
+impl<T: Reset> Drop for Stream<T> {
+    fn drop(&mut self) {
+        if self.ending.would_deceive() {
+            self.stream.reset();
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Stop {
     /// A request was refused; its stand-in has passed.
@@ -87,43 +100,29 @@ struct Linger {
     bytes: u64,
 }
 
-impl<T> Stream<T> {
-    /// A stream of HTTP/1.1. `sniffed` is what was read of it already.
-    pub(super) fn http1(
+impl<T: Reset> Stream<T> {
+    /// The rest of a `stream` of which some bytes were `sniffed`. What speaks
+    /// HTTP/2 is not read here.
+    pub(super) fn new(
         stream: T,
-        sniffed: &[u8],
+        sniffed: Sniffed,
         settings: &config::Client,
-        activity: Arc<Activity>,
+        activity: &Arc<Activity>,
+        ending: &Arc<Ending>,
     ) -> Self {
-        let framing = Framing::new(Bounds {
+        let bounds = Bounds {
             bytes: settings.max_header_bytes,
             fields: settings.max_headers,
-        });
-        Self::new(stream, sniffed, settings, activity, framing)
-    }
-
-    /// A stream of which nothing is read here.
-    pub(super) fn raw(
-        stream: T,
-        sniffed: &[u8],
-        settings: &config::Client,
-        activity: Arc<Activity>,
-    ) -> Self {
-        Self::new(stream, sniffed, settings, activity, Framing::raw())
-    }
-
-    fn new(
-        stream: T,
-        sniffed: &[u8],
-        settings: &config::Client,
-        activity: Arc<Activity>,
-        framing: Framing,
-    ) -> Self {
+        };
         Self {
             stream,
-            framing,
-            activity,
-            sniffed: sniffed.to_vec(),
+            framing: match sniffed.is_http2() {
+                true => Framing::raw(),
+                false => Framing::new(bounds),
+            },
+            activity: Arc::clone(activity),
+            ending: Arc::clone(ending),
+            sniffed: sniffed.read().to_vec(),
             held: Vec::new(),
             passing: 0,
             stop: None,
@@ -134,6 +133,11 @@ impl<T> Stream<T> {
             stall: Stall::new(settings.stall_timeout),
             linger: None,
         }
+    }
+
+    /// Whether nothing is read here.
+    pub(super) fn is_raw(&self) -> bool {
+        self.framing.is_raw()
     }
 
     fn watch<R>(
@@ -241,7 +245,7 @@ impl<T> Stream<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> Stream<T> {
+impl<T: AsyncRead + Reset + Unpin> Stream<T> {
     /// Reads into the caller's own buffer and lets pass what is in order; the
     /// rest is held.
     fn read_through(
@@ -336,7 +340,7 @@ impl<T: AsyncRead + Unpin> Stream<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Stream<T> {
+impl<T: AsyncRead + Reset + Unpin> AsyncRead for Stream<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -380,7 +384,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Stream<T> {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<T> {
+impl<T: AsyncRead + AsyncWrite + Reset + Unpin> AsyncWrite for Stream<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -409,6 +413,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<T> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        this.ending.is_clean();
         if this.linger.is_none() {
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
         }

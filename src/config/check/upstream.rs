@@ -17,10 +17,13 @@ use crate::config::fault::{Fault, quote};
 use crate::config::file::{self, Bound, Bytes, Count, Named, Written};
 use crate::config::report::Report;
 use crate::config::size;
-use crate::config::{Connection, Forwarded, Guard, Queue, Route, Timeouts, Upstream, WhenFull};
+use crate::config::{
+    Connection, Forwarded, Guard, Http2, Queue, Route, Timeouts, Upstream, WhenFull,
+};
 
 const BUFFER_BODY: u64 = 64 * KIB;
 const MAX_BYTES: u64 = 64 * MIB;
+const MAX_IN_FLIGHT: usize = 1024;
 const ATTEMPTS: NonZeroU32 = NonZeroU32::MIN.saturating_add(2);
 
 /// An upstream under way.
@@ -94,6 +97,7 @@ fn one(
         }
     };
     let limits = limit::all(&table.limits, report);
+    let max_upgrades = upgrades(table, report);
     let queue = queue(scope, report);
     let variants = [
         ("strip", Forwarded::Strip),
@@ -109,7 +113,8 @@ fn one(
         route: route?,
         limits,
         guard: table.guard.map_or(Guard::Auto, |Written(guard)| guard),
-        max_in_flight: count(table.max_in_flight, 1024),
+        max_in_flight: count(table.max_in_flight, MAX_IN_FLIGHT),
+        max_upgrades,
         buffer_body: in_memory(bytes(&table.buffer_body, BUFFER_BODY)),
         max_body: table
             .max_body
@@ -124,6 +129,21 @@ fn one(
         tls,
         headers,
     })
+}
+
+/// `max_upgrades`, which leaves calls to other requests.
+fn upgrades(table: &file::Upstream, report: &mut Report<'_>) -> usize {
+    let calls = count(table.max_in_flight, MAX_IN_FLIGHT).get();
+    let Some(written) = &table.max_upgrades else {
+        return calls / 2;
+    };
+    let upgrades = count(Some(*written.get_ref()), 0).get();
+    if upgrades >= calls {
+        let fault = format!("`{upgrades}` is not below `max_in_flight`, which is {calls}");
+        let hint = "tunnels must leave calls to other requests";
+        report.add(written.span(), Fault::new(fault).hint(hint));
+    }
+    upgrades
 }
 
 /// `None` only when something was reported.
@@ -178,6 +198,7 @@ fn timeouts(written: &file::Timeouts) -> Timeouts {
         tls: time(written.tls, seconds(10)),
         response: time(written.response, seconds(60)),
         stall: time(written.stall, seconds(60)),
+        tunnel_idle: time(written.tunnel_idle, seconds(300)),
         total: written.total.and_then(|Written(Bound(bound))| bound),
     }
 }
@@ -187,6 +208,6 @@ fn connection(written: &file::Connection) -> Connection {
         attempts: written.attempts.map_or(ATTEMPTS, |Count(count)| count),
         idle_timeout: time(written.idle_timeout, seconds(15)),
         max_age: time(written.max_age, seconds(600)),
-        http2: written.http2.unwrap_or(true),
+        http2: written.http2.unwrap_or(Http2::Offered),
     }
 }
