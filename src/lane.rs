@@ -12,9 +12,10 @@
 //!
 //! Workers are spawned when jobs wait that nobody stands ready for, at most
 //! `max_in_flight` of them; each is one task on the core that called for it.
-//! `account` follows each request to exactly one outcome; `passage` carries the
-//! response body and gives the connection back, `tunnel` what follows a change
-//! of protocol.
+//! `charge` says what a request costs, and whom; `share` keeps one key from
+//! filling the queue. `account` follows each request to exactly one outcome;
+//! `passage` carries the response body and gives the connection back, `tunnel`
+//! what follows a change of protocol.
 //!
 //! Shutdown: the daemon sets `cut` when the drain time is over; everything that
 //! waits here then ends as `draining`. Tasks end with their core's runtime.
@@ -200,7 +201,11 @@ impl Shared {
 
     /// About how long a request of `charge` must wait that comes now.
     fn wait(&self, charge: &Charge) -> Duration {
-        let ahead = self.waiting_cost.load(Ordering::Relaxed);
+        let (waiting, held) = (self.waiting(), self.held.load(Ordering::SeqCst));
+        let cost = self.waiting_cost.load(Ordering::Relaxed);
+        // Those whose own keys must wait are before nobody else.
+        let ahead =
+            cost.saturating_mul(waiting.saturating_sub(held) as u64) / waiting.max(1) as u64;
         let in_line = self.room.waiting_cost(charge);
         self.limits().wait(charge, Instant::now(), ahead, &in_line)
     }
