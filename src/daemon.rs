@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use crate::admin::Admin;
@@ -32,11 +32,15 @@ use crate::outcome::Outcome;
 use crate::pacing::alarm::Alarm;
 use crate::proxy::Proxy;
 use crate::server::{Connections, Server};
+use crate::state::{Clock, State, StateError};
 use crate::systemd;
 use crate::upstream::Dialer;
 
 /// For the last answers to reach their callers after the drain time.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// What was written to the journals is on disk after so long at the latest.
+const TEND_INTERVAL: Duration = Duration::from_secs(1);
 
 /// For connections to the upstreams to be closed properly.
 const FAREWELL: Duration = Duration::from_millis(20);
@@ -48,6 +52,7 @@ pub struct Daemon {
     dialers: Vec<Dialer>,
     bound: Bound,
     admin: Bound,
+    state: State,
 }
 
 /// Why the daemon cannot start, or why it failed while running.
@@ -57,6 +62,8 @@ pub enum DaemonError {
     Listen(ListenError),
     /// An upstream cannot be set up.
     Upstream(String, Box<dyn Error + Send + Sync>),
+    /// What was spent cannot be kept.
+    State(StateError),
     /// The system refused a thread or a runtime.
     System(io::Error),
     /// A core ended before it was told to.
@@ -90,13 +97,15 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// A certificate cannot be used, or a socket cannot be had.
+    /// A certificate cannot be used, a socket cannot be had, or the state belongs
+    /// to another process.
     pub fn bind(config: Config) -> Result<Self, DaemonError> {
         let admin: Vec<Listen> = config.admin.iter().cloned().collect();
         Ok(Self {
             dialers: dialers(&config)?,
             bound: Bound::new(&config.listen, config.threads.get()).map_err(DaemonError::Listen)?,
             admin: Bound::new(&admin, 1).map_err(DaemonError::Listen)?,
+            state: State::open(&config.state).map_err(DaemonError::State)?,
             config,
         })
     }
@@ -124,14 +133,16 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// The system refuses a thread or a runtime, or a core was lost.
+    /// The state cannot be used, the system refuses a thread or a runtime, or a
+    /// core was lost.
     pub async fn run(self, mut stop: mpsc::Receiver<()>) -> Result<Stopped, DaemonError> {
         let stages = Stages::default();
-        let parts = Parts::new(self.config, self.dialers, &stages);
+        let parts = Parts::new(self.config, self.dialers, &self.state, &stages)?;
         let mut lost = start_cores(&parts, self.bound.cores).await?;
         // Both end with this function, so last of all.
         let mut beside = JoinSet::new();
         beside.spawn(keep_watchdog());
+        beside.spawn(keep_state(parts.lanes.clone()));
         for listener in self.admin.cores.into_iter().flatten() {
             beside.spawn(parts.admin().run(listener));
         }
@@ -153,6 +164,7 @@ impl Daemon {
         drop(self.bound.files);
         stages.pass(&parts, &mut stop).await;
         while lost.recv().await.is_some() {}
+        parts.close_journals();
         let stopped = parts.tally().since(&before);
         tracing::info!(finished = stopped.finished, cut = stopped.cut, "stopped");
         Ok(stopped)
@@ -279,6 +291,18 @@ async fn keep_watchdog() -> io::Result<()> {
     }
 }
 
+/// Tends the journals; their work is for the disk, not for this thread.
+async fn keep_state(lanes: Vec<Arc<Shared>>) -> io::Result<()> {
+    loop {
+        sleep(TEND_INTERVAL).await;
+        for lane in lanes.iter().filter(|lane| lane.journal().is_some()) {
+            let lane = Arc::clone(lane);
+            let tend = move || lane.journal().map(|journal| journal.tend(Clock::now()));
+            task::spawn_blocking(tend).await.map_err(io::Error::other)?;
+        }
+    }
+}
+
 /// The ends of requests so far.
 #[derive(Debug, Default)]
 struct Tally {
@@ -297,15 +321,27 @@ impl Tally {
 }
 
 impl Parts {
-    fn new(config: Config, dialers: Vec<Dialer>, stages: &Stages) -> Self {
+    fn new(
+        config: Config,
+        dialers: Vec<Dialer>,
+        state: &State,
+        stages: &Stages,
+    ) -> Result<Self, DaemonError> {
         let cores = config.threads.get();
         let lanes = config.upstreams.into_iter().zip(dialers);
         let lanes = lanes.map(|(upstream, dialer)| {
             let cut = stages.cut.subscribe();
-            Arc::new(Shared::new(upstream, &config.client, dialer, cores, cut))
+            let clock = Clock::now();
+            let kept = state.journal(&upstream, clock);
+            let kept = kept.map_err(DaemonError::State)?;
+            let lane = Shared::new(upstream, &config.client, dialer, cores, cut);
+            Ok(Arc::new(match kept {
+                Some((journal, past)) => lane.remember(journal, &past, &clock),
+                None => lane,
+            }))
         });
-        Self {
-            lanes: lanes.collect(),
+        Ok(Self {
+            lanes: lanes.collect::<Result<_, _>>()?,
             unrouted: Arc::default(),
             connections: Arc::new(Connections::new(config.client.max_connections)),
             client: Arc::new(config.client),
@@ -313,7 +349,13 @@ impl Parts {
             drain: config.shutdown.drain,
             draining: stages.draining.subscribe(),
             ended: stages.ended.subscribe(),
-        }
+        })
+    }
+
+    /// What was spent is on disk after this; the cores have ended.
+    fn close_journals(&self) {
+        let journals = self.lanes.iter().filter_map(|lane| lane.journal());
+        journals.for_each(|journal| journal.close());
     }
 
     fn admin(&self) -> Arc<Admin> {
@@ -344,6 +386,7 @@ impl fmt::Display for DaemonError {
         match self {
             Self::Listen(error) => error.fmt(f),
             Self::Upstream(name, error) => write!(f, "upstream.{name}: {error}"),
+            Self::State(error) => error.fmt(f),
             Self::System(_) => f.write_str("the system refuses a thread"),
             Self::CoreLost => f.write_str("a core was lost"),
         }
@@ -355,6 +398,7 @@ impl Error for DaemonError {
         match self {
             Self::Listen(error) => error.source(),
             Self::Upstream(_, error) => error.source(),
+            Self::State(error) => error.source(),
             Self::System(error) => Some(error),
             Self::CoreLost => None,
         }

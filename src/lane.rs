@@ -33,6 +33,7 @@ use crate::metrics::{Cells, Snapshot};
 use crate::outcome::Outcome;
 use crate::pacing::alarm::Alarm;
 use crate::pacing::{Charge, Limits};
+use crate::state::{Clock, Journal, Past, reach};
 use crate::upstream::{Dialer, Pool};
 use gate::Gate;
 use job::Job;
@@ -72,6 +73,8 @@ pub(crate) struct Shared {
     gate: Gate,
     /// Held for a few lines of arithmetic, never over an await.
     limits: Mutex<Limits>,
+    /// Where each turn is written before it is used; `None` if nothing is kept.
+    journal: Option<Journal>,
     /// Jobs in the channel or the backlog whose caller is still there.
     waiting: AtomicUsize,
     /// What their turns cost.
@@ -123,13 +126,16 @@ impl Shared {
     ) -> Self {
         let (intake, jobs) = mpsc::channel(settings.queue.max_requests.get());
         let now = Instant::now();
-        let limits = Limits::new(&settings, now);
+        // Before anything that an earlier run can have spent and that matters.
+        let epoch = now.checked_sub(reach(&settings)).unwrap_or(now);
+        let limits = Limits::new(&settings, epoch);
         Self {
             name: settings.name.clone(),
             room: Room::new(&settings.queue),
             intake,
             gate: Gate::new(jobs, now),
             limits: Mutex::new(limits),
+            journal: None,
             waiting: AtomicUsize::new(0),
             waiting_cost: AtomicU64::new(0),
             held: AtomicUsize::new(0),
@@ -145,6 +151,27 @@ impl Shared {
             caller_stall: client.stall_timeout,
             settings: ArcSwap::from_pointee(settings),
         }
+    }
+
+    /// Keeps what is spent in `journal`, and starts with what was spent before.
+    pub(crate) fn remember(mut self, journal: Journal, past: &Past, clock: &Clock) -> Self {
+        let until = past.charge(&mut self.limits(), clock);
+        let wait = until.map(|until| until.saturating_duration_since(Instant::now()));
+        if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
+            tracing::warn!(
+                upstream = self.name,
+                seconds = wait.as_secs().saturating_add(1),
+                "what was spent before is not known, so it counts as everything, and for so long \
+                 less starts; `state.missing = \"fresh\"` counts it as nothing"
+            );
+        }
+        self.journal = Some(journal);
+        self
+    }
+
+    /// What keeps what is spent.
+    pub(crate) fn journal(&self) -> Option<&Journal> {
+        self.journal.as_ref()
     }
 
     /// The lane's numbers at this instant.

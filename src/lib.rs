@@ -70,5 +70,6 @@ mod outcome;
 mod pacing;
 mod proxy;
 mod server;
+mod state;
 mod systemd;
 mod upstream;

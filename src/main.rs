@@ -69,7 +69,7 @@ fn load(cli: &Cli) -> Result<Config, String> {
 
 fn code(error: &DaemonError) -> u8 {
     match error {
-        DaemonError::Listen(_) | DaemonError::Upstream(..) => MISUSED,
+        DaemonError::Listen(_) | DaemonError::Upstream(..) | DaemonError::State(_) => MISUSED,
         DaemonError::System(_) | DaemonError::CoreLost => FAILED,
     }
 }

@@ -198,6 +198,7 @@ mod tests {
         Places {
             directory: "tests/config/valid".into(),
             credentials: credentials.map(Into::into),
+            state: None,
         }
     }
 
