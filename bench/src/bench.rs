@@ -12,6 +12,8 @@ use crate::report::Table;
 
 /// Files kept free for all that is not a waiting caller.
 const SPARE_FILES: u64 = 500;
+/// Of load per measurement.
+const SECONDS: u32 = 3;
 
 /// One run of the tool.
 #[derive(Debug)]
@@ -47,7 +49,12 @@ impl Bench {
 
     /// Seconds of load per measurement.
     pub(crate) fn seconds(&self) -> u32 {
-        self.options.seconds
+        self.seconds_or(SECONDS)
+    }
+
+    /// The same for a table whose `default` is not that of the others.
+    pub(crate) fn seconds_or(&self, default: u32) -> u32 {
+        self.options.seconds.unwrap_or(default)
     }
 
     /// Whether only a glance is wanted.

@@ -6,8 +6,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::origin::circumstances::Circumstances;
 use crate::origin::policy::Policy;
 use crate::pace::Pace;
+use crate::table::enforced::scenario::{Condition, Scenario};
 
 /// Measures the pacegate binary side by side with nginx, HAProxy and the obvious program.
 #[derive(Debug, Parser)]
@@ -30,13 +32,13 @@ pub(crate) struct Options {
     /// Rounds over all peers [default: 3, of `startup` 5, of the long tables 1]
     #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) rounds: Option<u32>,
-    /// Seconds of load per measurement
-    #[arg(long, global = true, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
-    pub(crate) seconds: u32,
+    /// Seconds of load per measurement [default: 3, of `enforced` 60]
+    #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub(crate) seconds: Option<u32>,
     /// Only these peers, such as `nginx,pacegate` (variants such as `nginx-limit` included)
     #[arg(long, global = true, value_delimiter = ',', value_name = "NAMES")]
     pub(crate) peers: Vec<String>,
-    /// Small batches in `loss` and `real`, only the smallest `memory`, one round: to see that all works
+    /// Small batches in `loss` and `real`, only the smallest `memory`, few seconds of `enforced`, one round: to see that all works
     #[arg(long, global = true)]
     pub(crate) quick: bool,
 }
@@ -54,11 +56,13 @@ pub(crate) enum Command {
     Loss(LossArgs),
     /// How exactly a saturated peer keeps 10, 100, 1000 and 10000 requests/s
     Pacing,
+    /// Refusals and rate at upstreams that enforce exactly the limit, in every way APIs do
+    Enforced(EnforcedArgs),
     /// The time taken for a batch against the shortest time the limit allows
     Real,
     /// Spawn to first answer, idle memory, threads, size
     Startup,
-    /// All of the above
+    /// All of the above but `enforced`, which takes more than an hour and a half
     All,
     #[command(hide = true)]
     Origin(OriginArgs),
@@ -85,6 +89,23 @@ pub(crate) enum Enforcement {
     Concurrency,
 }
 
+/// What is particular to the table `enforced`: which part of the matrix, all of it unless told otherwise.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct EnforcedArgs {
+    /// Only these upstreams
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES")]
+    pub(crate) policies: Vec<Scenario>,
+    /// Requests per second
+    #[arg(long, value_delimiter = ',', default_values_t = [10, 100, 1000, 10_000], value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub(crate) rates: Vec<u32>,
+    /// Only these circumstances (clocks: pacegate alone)
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES")]
+    pub(crate) conditions: Vec<Condition>,
+    /// What the delays and the phase of the upstream's windows are drawn from
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u32,
+}
+
 /// The child process that stands for the upstream.
 #[derive(Debug, Args)]
 pub(crate) struct OriginArgs {
@@ -97,6 +118,9 @@ pub(crate) struct OriginArgs {
     /// Whether to record arrivals.
     #[arg(long)]
     pub(crate) record: bool,
+    /// The way there and the clock.
+    #[command(flatten)]
+    pub(crate) circumstances: Circumstances,
 }
 
 /// The child process that is the peer `until_ready`.
@@ -111,4 +135,7 @@ pub(crate) struct UntilReadyArgs {
     /// The limit, none if absent.
     #[arg(long)]
     pub(crate) pace: Option<Pace>,
+    /// Requests in progress at most.
+    #[arg(long)]
+    pub(crate) workers: u32,
 }

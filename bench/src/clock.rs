@@ -13,6 +13,8 @@ use rustix::time::{
 };
 use tokio::io::unix::AsyncFd;
 
+/// Nanoseconds in a millisecond.
+pub(crate) const NANOS_PER_MILLI: u64 = 1_000_000;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// Nanoseconds since the machine started, the same for all its processes.

@@ -2,6 +2,8 @@
 //! and records when which request arrived.
 
 pub(crate) mod arrivals;
+pub(crate) mod circumstances;
+mod meter;
 pub(crate) mod policy;
 pub(crate) mod server;
 
@@ -10,6 +12,7 @@ use std::process::{Command, Stdio};
 
 use crate::bench::Bench;
 use crate::origin::arrivals::Arrivals;
+use crate::origin::circumstances::Circumstances;
 use crate::origin::policy::Policy;
 use crate::process::{self, Process};
 use crate::{Result, load};
@@ -19,23 +22,37 @@ use crate::{Result, load};
 pub(crate) struct Origin {
     /// Where it listens.
     pub(crate) addr: SocketAddr,
-    _process: Process,
+    process: Process,
 }
 
 impl Origin {
     /// An origin that only answers, as fast as it can.
     pub(crate) async fn fast(bench: &Bench) -> Result<Self> {
-        Self::start(bench, Policy::Open, false).await
+        Self::start(bench, &Policy::Open, None).await
     }
 
     /// An origin that also records each arrival.
-    pub(crate) async fn recording(bench: &Bench, policy: Policy) -> Result<Self> {
-        Self::start(bench, policy, true).await
+    pub(crate) async fn recording(bench: &Bench, policy: &Policy) -> Result<Self> {
+        Self::under(bench, policy, Circumstances::default()).await
+    }
+
+    /// One that records, behind such a network, with such a clock.
+    pub(crate) async fn under(
+        bench: &Bench,
+        policy: &Policy,
+        circumstances: Circumstances,
+    ) -> Result<Self> {
+        Self::start(bench, policy, Some(circumstances)).await
     }
 
     /// An origin that reads requests and never answers.
     pub(crate) async fn silent(bench: &Bench) -> Result<Self> {
-        Self::start(bench, Policy::Silent, false).await
+        Self::start(bench, &Policy::Silent, None).await
+    }
+
+    /// Seconds so far in which the origin had to wait for a core.
+    pub(crate) fn starved_seconds(&self) -> f64 {
+        self.process.starved_seconds()
     }
 
     /// All that arrived so far.
@@ -47,7 +64,12 @@ impl Origin {
         Arrivals::parse(std::str::from_utf8(&body)?)
     }
 
-    async fn start(bench: &Bench, policy: Policy, record: bool) -> Result<Self> {
+    /// Records if circumstances are given.
+    async fn start(
+        bench: &Bench,
+        policy: &Policy,
+        circumstances: Option<Circumstances>,
+    ) -> Result<Self> {
         let addr = process::free_port()?;
         let mut command = Command::new(&bench.own_binary);
         command.args([
@@ -57,17 +79,14 @@ impl Origin {
             "--policy",
             &policy.to_string(),
         ]);
-        if record {
-            command.arg("--record");
+        if let Some(circumstances) = circumstances {
+            command.arg("--record").args(circumstances.arguments());
         }
         let mut process = Process::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()))?;
         process
             .listens(addr)
             .await
             .map_err(|error| format!("origin: {error}"))?;
-        Ok(Self {
-            addr,
-            _process: process,
-        })
+        Ok(Self { addr, process })
     }
 }

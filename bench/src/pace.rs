@@ -7,15 +7,26 @@ use std::time::Duration;
 
 use crate::clock;
 
-/// At most `count` requests in any window of `period`.
+/// `count` requests per `period`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pace {
     /// Requests per period.
     pub(crate) count: u32,
     /// The window, whole milliseconds.
     pub(crate) period: Duration,
-    /// Evenly spaced (burst 1), else up to `count` at once.
-    pub(crate) even: bool,
+    /// How many at once.
+    pub(crate) form: Form,
+}
+
+/// How a rate may be used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Up to `count` at once, never more in any window of the period.
+    Window,
+    /// Evenly spaced: burst 1.
+    Even,
+    /// A token bucket of this size, full at first: no promise for any window.
+    Bucket(u32),
 }
 
 impl Pace {
@@ -24,16 +35,39 @@ impl Pace {
         Self {
             count,
             period: Duration::from_secs(1),
-            even: true,
+            form: Form::Even,
         }
     }
 
     /// Up to `count` at once, never more in any window of so many seconds.
     pub(crate) const fn window(count: u32, seconds: u64) -> Self {
+        Self::window_of_millis(count, seconds * 1000)
+    }
+
+    /// The same for a window of so many milliseconds.
+    pub(crate) const fn window_of_millis(count: u32, millis: u64) -> Self {
         Self {
             count,
-            period: Duration::from_secs(seconds),
-            even: false,
+            period: Duration::from_millis(millis),
+            form: Form::Window,
+        }
+    }
+
+    /// A token bucket that saves up to `size` and is refilled at `count` per second.
+    pub(crate) const fn bucket(count: u32, size: u32) -> Self {
+        Self {
+            count,
+            period: Duration::from_secs(1),
+            form: Form::Bucket(size),
+        }
+    }
+
+    /// The most at once.
+    pub(crate) fn burst(&self) -> u32 {
+        match self.form {
+            Form::Window => self.count,
+            Form::Even => 1,
+            Form::Bucket(size) => size,
         }
     }
 
@@ -50,25 +84,30 @@ impl Pace {
     /// The same limit as a TOML value of pacegate's `limits`.
     pub(crate) fn toml(&self) -> String {
         let rate = self.rate();
-        if self.even {
-            format!(r#"{{ rate = "{rate}", burst = 1 }}"#)
-        } else {
-            format!(r#""{rate}""#)
+        match self.form {
+            Form::Window => format!(r#""{rate}""#),
+            Form::Even => format!(r#"{{ rate = "{rate}", burst = 1 }}"#),
+            Form::Bucket(size) => format!(r#"{{ rate = "{rate}", bucket = {size} }}"#),
         }
     }
 
-    /// The earliest instants (nanoseconds) at which requests that arrive at `arrivals` may start.
+    /// So many requests, and the shortest time (nanoseconds) between the first of them and the one after the last, once what
+    /// was saved at first is spent.
+    pub(crate) fn lap(&self) -> (usize, u64) {
+        match self.form {
+            Form::Window => (self.count as usize, clock::nanos(self.period)),
+            Form::Even | Form::Bucket(_) => (1, clock::nanos(self.interval())),
+        }
+    }
+
+    /// The earliest instants (nanoseconds) at which requests that arrive at `arrivals` may start; not for buckets.
     pub(crate) fn earliest_starts(&self, arrivals: &[u64]) -> Vec<u64> {
-        let (back, wait) = if self.even {
-            (1, self.interval())
-        } else {
-            (self.count as usize, self.period)
-        };
+        let (back, wait) = self.lap();
         let mut starts: Vec<u64> = Vec::with_capacity(arrivals.len());
         for (place, &arrival) in arrivals.iter().enumerate() {
             let free = place
                 .checked_sub(back)
-                .map_or(0, |earlier| starts[earlier] + clock::nanos(wait));
+                .map_or(0, |earlier| starts[earlier] + wait);
             starts.push(arrival.max(free));
         }
         starts
@@ -85,12 +124,12 @@ impl Pace {
 
 impl fmt::Display for Pace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}{}",
-            self.rate(),
-            if self.even { " burst 1" } else { "" }
-        )
+        write!(f, "{}", self.rate())?;
+        match self.form {
+            Form::Window => Ok(()),
+            Form::Even => write!(f, " burst 1"),
+            Form::Bucket(size) => write!(f, " bucket {size}"),
+        }
     }
 }
 
@@ -101,12 +140,19 @@ impl FromStr for Pace {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "`{text}` is not a pace, expected a form such as `10/s`, `30/2s` or `10/s burst 1`"
+                "`{text}` is not a pace, expected a form such as `10/s`, `30/2s`, `10/s burst 1` or `10/s bucket 40`"
             )
         };
-        let (rate, even) = text
-            .strip_suffix(" burst 1")
-            .map_or((text, false), |rate| (rate, true));
+        let (rate, form) = match text.split_once(' ') {
+            None => (text, Form::Window),
+            Some((rate, "burst 1")) => (rate, Form::Even),
+            Some((rate, words)) => {
+                let size = words
+                    .strip_prefix("bucket ")
+                    .and_then(|size| size.parse().ok());
+                (rate, Form::Bucket(size.ok_or_else(wrong)?))
+            }
+        };
         let (count, period) = rate.split_once('/').ok_or_else(wrong)?;
         let millis = match (period.strip_suffix("ms"), period.strip_suffix('s')) {
             (Some(millis), _) => millis.parse().ok(),
@@ -121,7 +167,7 @@ impl FromStr for Pace {
             (Ok(count), Some(millis)) if count > 0 && millis > 0 => Ok(Self {
                 count,
                 period: Duration::from_millis(millis),
-                even,
+                form,
             }),
             _ => Err(wrong()),
         }
@@ -136,10 +182,16 @@ mod tests {
 
     #[test]
     fn reads_what_it_writes() {
-        for text in ["10/s", "30/2s", "10/100ms", "1000/s burst 1"] {
+        for text in [
+            "10/s",
+            "30/2s",
+            "10/100ms",
+            "1000/s burst 1",
+            "2/s bucket 40",
+        ] {
             assert_eq!(text.parse::<Pace>().unwrap().to_string(), text);
         }
-        for text in ["10", "10/", "0/s", "10/0s", "x/s", "10/min"] {
+        for text in ["10", "10/", "0/s", "10/0s", "x/s", "10/min", "10/s burst 2"] {
             assert!(text.parse::<Pace>().is_err(), "{text}");
         }
     }
@@ -148,6 +200,10 @@ mod tests {
     fn says_a_limit_in_the_words_of_the_config() {
         assert_eq!(Pace::window(30, 2).toml(), r#""30/2s""#);
         assert_eq!(Pace::even(1).toml(), r#"{ rate = "1/s", burst = 1 }"#);
+        assert_eq!(
+            Pace::bucket(2, 40).toml(),
+            r#"{ rate = "2/s", bucket = 40 }"#
+        );
     }
 
     #[test]

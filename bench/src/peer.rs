@@ -46,6 +46,9 @@ pub(crate) struct Contender {
     /// What is started.
     pub(crate) program: Program,
     pace: Option<Pace>,
+    /// A second limit beside the pace (pacegate only).
+    beside: Option<Pace>,
+    max_in_flight: Option<u32>,
     threads: u32,
 }
 
@@ -56,6 +59,8 @@ impl Contender {
             name,
             program,
             pace: None,
+            beside: None,
+            max_in_flight: None,
             threads: 1,
         }
     }
@@ -64,6 +69,22 @@ impl Contender {
     pub(crate) const fn paced(self, pace: Pace) -> Self {
         Self {
             pace: Some(pace),
+            ..self
+        }
+    }
+
+    /// With a second limit (pacegate only).
+    pub(crate) const fn beside(self, pace: Pace) -> Self {
+        Self {
+            beside: Some(pace),
+            ..self
+        }
+    }
+
+    /// With at most so many calls at once (pacegate), or so many workers (`until_ready`).
+    pub(crate) const fn in_flight(self, most: u32) -> Self {
+        Self {
+            max_in_flight: Some(most),
             ..self
         }
     }
@@ -163,6 +184,11 @@ impl Peer {
         self.process.as_ref().map_or(Ok(0.0), Process::cpu_seconds)
     }
 
+    /// Seconds so far in which the peer had to wait for a core; 0 for the direct way.
+    pub(crate) fn starved_seconds(&self) -> f64 {
+        self.process.as_ref().map_or(0.0, Process::starved_seconds)
+    }
+
     /// Proportional set size in bytes; 0 for the direct way.
     pub(crate) fn pss_bytes(&self) -> io::Result<u64> {
         self.process.as_ref().map_or(Ok(0), Process::pss_bytes)
@@ -221,6 +247,8 @@ fn command(bench: &Bench, contender: &Contender, place: Place, dir: &Path) -> Re
         Program::UntilReady => {
             command.args(["until-ready", "--listen", &place.listen.to_string()]);
             command.args(["--upstream", &place.origin.to_string()]);
+            let workers = contender.max_in_flight.unwrap_or(until_ready::WORKERS);
+            command.args(["--workers", &workers.to_string()]);
             if let Some(pace) = contender.pace {
                 command.args(["--pace", &pace.to_string()]);
             }

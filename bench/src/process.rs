@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
@@ -64,6 +65,16 @@ impl Process {
             ticks += cpu_ticks(&fs::read_to_string(format!("/proc/{pid}/stat"))?).unwrap_or(0);
         }
         Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+    }
+
+    /// Seconds so far in which the process tree could have run but had no core to run on: somebody else had it.
+    pub(crate) fn starved_seconds(&self) -> f64 {
+        let tasks = self.tree().into_iter().flat_map(tasks);
+        let waits = tasks.filter_map(|task| {
+            let text = fs::read_to_string(task.join("schedstat")).ok()?;
+            text.split(' ').nth(1)?.parse::<u64>().ok()
+        });
+        clock::seconds(waits.sum())
     }
 
     /// Proportional set size of the process tree in bytes.
@@ -154,13 +165,19 @@ pub(crate) fn free_port() -> io::Result<SocketAddr> {
     TcpListener::bind("127.0.0.1:0")?.local_addr()
 }
 
+/// The directories of a process's threads.
+fn tasks(pid: u32) -> Vec<PathBuf> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task"));
+    entries.map_or_else(
+        |_| Vec::new(),
+        |entries| entries.flatten().map(|task| task.path()).collect(),
+    )
+}
+
 fn children(pid: u32) -> Vec<u32> {
-    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
-        return Vec::new();
-    };
-    let lists = tasks
-        .flatten()
-        .filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let lists = tasks(pid)
+        .into_iter()
+        .filter_map(|task| fs::read_to_string(task.join("children")).ok());
     lists
         .flat_map(|list| {
             list.split_whitespace()

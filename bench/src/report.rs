@@ -8,6 +8,8 @@ use std::fmt;
 #[derive(Debug)]
 pub(crate) struct Table {
     title: String,
+    /// Heading of the first column.
+    key: &'static str,
     /// Heading of the second column, empty if rows have no case.
     case: &'static str,
     columns: Vec<String>,
@@ -40,12 +42,18 @@ impl Table {
     pub(crate) fn new(title: impl Into<String>, case: &'static str) -> Self {
         Self {
             title: title.into(),
+            key: "peer",
             case,
             columns: Vec::new(),
             rows: Vec::new(),
             notes: Vec::new(),
             ratio: None,
         }
+    }
+
+    /// The same with rows of something else than peers.
+    pub(crate) fn keyed(self, key: &'static str) -> Self {
+        Self { key, ..self }
     }
 
     /// Adds one round's figure to a cell, unless it holds a text.
@@ -145,9 +153,9 @@ impl Table {
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keys: &[&str] = if self.case.is_empty() {
-            &["peer"]
+            &[self.key]
         } else {
-            &["peer", self.case]
+            &[self.key, self.case]
         };
         let headings = keys
             .iter()

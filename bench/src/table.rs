@@ -1,5 +1,6 @@
 //! One file per table; here is only which run when. Each table prints as soon as it is done.
 
+pub(crate) mod enforced;
 mod latency;
 mod loss;
 mod memory;
@@ -7,6 +8,8 @@ mod pacing;
 mod real;
 mod startup;
 mod throughput;
+
+use std::rc::Rc;
 
 use crate::Result;
 use crate::bench::Bench;
@@ -29,13 +32,14 @@ const UNHINDERED: [Contender; 6] = [
 ];
 
 /// Measures and prints what the command asks for.
-pub(crate) async fn run(bench: &Bench, command: &Command) -> Result<()> {
+pub(crate) async fn run(bench: &Rc<Bench>, command: &Command) -> Result<()> {
     match command {
         Command::Throughput => print(&[throughput::run(bench).await?]),
         Command::Latency => print(&latency::run(bench).await?),
         Command::Memory => print(&[memory::run(bench).await?]),
         Command::Loss(args) => print(&[loss::run(bench, *args).await?]),
         Command::Pacing => print(&[pacing::run(bench).await?]),
+        Command::Enforced(args) => print(&enforced::run(bench, args).await?),
         Command::Real => print(&[real::run(bench).await?]),
         Command::Startup => print(&[startup::run(bench).await?]),
         Command::All => {

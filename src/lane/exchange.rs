@@ -173,7 +173,7 @@ fn pass_on(
 /// What becomes of a request that got no response in time.
 fn timed_out(shared: &Shared, turn: Taken, spare: Option<Box<Spare>>, account: Account) -> Broken {
     let now = Instant::now();
-    turn.close(End::Failed, now);
+    turn.close(failure(shared), now);
     after_failure(shared, spare, account, now, Outcome::UpstreamTimeout)
 }
 
@@ -216,9 +216,18 @@ fn broken(
             Broken::Again(Box::new((spare.request, account)))
         }
         spare => {
-            turn.close(End::Failed, now);
+            turn.close(failure(shared), now);
             after_failure(shared, spare, account, now, Outcome::UpstreamFailed)
         }
+    }
+}
+
+/// What a failure means to the limits: where nothing is held while the upstream
+/// is down, it pauses nothing.
+fn failure(shared: &Shared) -> End<'static> {
+    match shared.settings().retry.hold.is_zero() {
+        true => End::Lost,
+        false => End::Failed,
     }
 }
 

@@ -20,6 +20,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Failures in a row after which the upstream counts as down.
 const FAILURES: u32 = 5;
 
+/// The longest pause between two probes of an upstream that is down.
+const LONGEST_PROBE: Duration = Duration::from_secs(10);
+
 /// The cooldown of a lane, or of one key. Times are durations since the lane's
 /// epoch.
 #[derive(Debug, Default)]
@@ -102,10 +105,7 @@ impl Cooldown {
             State::Pause | State::Probe(_) => {}
         }
         let pause = asked.unwrap_or_else(|| backoff(settings.first, self.refusals));
-        let until = now + pause.min(settings.longest);
-        self.until = self.until.max(until);
-        self.state = State::Pause;
-        self.until
+        self.pause(now + pause.min(settings.longest))
     }
 
     /// The request of turn `number` failed at `now`. Returns the end of the
@@ -119,7 +119,17 @@ impl Cooldown {
         self.failures = self.failures.saturating_add(1);
         let probe = self.state == State::Probe(number);
         let down = self.state == State::Open && self.failures >= FAILURES;
-        (probe || down).then(|| self.refused(number, now, None, settings))
+        (probe || down).then(|| {
+            self.refusals += 1;
+            let pause = backoff(settings.first, self.refusals);
+            self.pause(now + pause.min(LONGEST_PROBE).min(settings.longest))
+        })
+    }
+
+    fn pause(&mut self, until: Duration) -> Duration {
+        self.until = self.until.max(until);
+        self.state = State::Pause;
+        self.until
     }
 
     /// The request of turn `number` ended without telling anything.

@@ -18,8 +18,8 @@ use super::bucket::Bucket;
 /// notice it.
 const CREDIT: Duration = Duration::from_micros(400);
 
-/// Lost time is made up for with one part in so many of each interval: 2 %.
-const CATCH_UP: u32 = 50;
+/// Lost time is made up for with one part in so many of each interval: 4 %.
+const CATCH_UP: u32 = 25;
 
 /// No more lost time than this is remembered.
 const MOST_BEHIND: Duration = Duration::from_millis(50);
@@ -107,9 +107,9 @@ mod tests {
         let stall = |nth| if nth == 10 { MILLI * 5 } else { Duration::ZERO };
         let turns = saturate(&mut even(), stall, 500);
         let gaps: Vec<_> = turns.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        // The one after the stall comes a credit early, the others 2 %.
-        assert!(gaps[11..].iter().all(|gap| *gap >= MILLI - MILLI / 50));
-        assert!(gaps[10] >= MILLI - CREDIT - MILLI / 50, "{:?}", gaps[10]);
+        // The one after the stall comes a credit early, the others 4 %.
+        assert!(gaps[11..].iter().all(|gap| *gap >= MILLI - MILLI / 25));
+        assert!(gaps[10] >= MILLI - CREDIT - MILLI / 25, "{:?}", gaps[10]);
         assert_eq!(turns[499], MILLI * 499);
     }
 

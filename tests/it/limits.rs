@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::support::{Proxy, Upstream, get, ok, soon};
+use crate::support::{Proxy, Step, Upstream, get, ok, post, soon};
 
 /// The guard is longer than any answer takes here, so that the promise does not
 /// depend on how soon this machine lets the upstream look at its clock.
@@ -38,19 +38,28 @@ async fn no_second_at_the_upstream_holds_more_than_ten_of_thirty_at_once() {
 }
 
 #[tokio::test]
-async fn after_a_429_nothing_starts_before_the_time_it_names() {
+async fn after_a_429_nothing_starts_before_the_time_it_names_and_no_caller_sees_it() {
     let refusal = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n";
-    let upstream = Upstream::answering(refusal).await;
+    let upstream = Upstream::start(move |seen| {
+        vec![Step::Send(match seen.nth {
+            0 => refusal.as_bytes().to_vec(),
+            _ => ok("ok"),
+        })]
+    })
+    .await;
     let proxy = Proxy::before(&upstream, "");
-    assert_eq!(proxy.get("/first").await.status, 429);
+    let mut caller = proxy.send(post("/", "body")).await;
     let cooldown = "pacegate_cooldown_seconds{upstream=\"api\"}";
-    assert!(proxy.metrics().await.value(cooldown) > 0.0);
-    assert_eq!(proxy.get("/second").await.status, 429);
-    let arrivals: Vec<_> = upstream.requests().iter().map(|seen| seen.at).collect();
+    proxy
+        .until("the pause begins", |metrics| metrics.value(cooldown) > 0.0)
+        .await;
+    assert_eq!(caller.response().await.status, 200);
+    let seen = upstream.requests();
     assert!(
-        arrivals[1] - arrivals[0] >= Duration::from_secs(1),
-        "{arrivals:?}"
+        seen[1].at - seen[0].at >= Duration::from_secs(1),
+        "{seen:?}"
     );
+    assert_eq!(seen[1].body, b"body");
     let held = "pacegate_held_seconds_total{upstream=\"api\",by=\"cooldown\"}";
     assert!(proxy.metrics().await.value(held) > 0.9);
 }

@@ -37,6 +37,8 @@ pub(crate) struct Tally {
     pub(crate) failed: u64,
     /// First send to last answer, seconds.
     pub(crate) taken: f64,
+    /// When callers that still waited began to hang up.
+    pub(crate) ended: u64,
 }
 
 #[derive(Debug, Default)]
@@ -59,12 +61,14 @@ impl Closed {
         }
         // Dropping the set ends callers that still wait.
         while let Ok(Some(_)) = timeout_at(deadline, callers.join_next()).await {}
+        let ended = clock::now();
         drop(callers);
         let last = counters.last.load(Ordering::Relaxed).max(start);
         Tally {
             answered: counters.answered.load(Ordering::Relaxed),
             failed: counters.failed.load(Ordering::Relaxed),
             taken: clock::seconds(last - start),
+            ended,
         }
     }
 }

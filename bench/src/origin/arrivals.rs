@@ -1,11 +1,22 @@
-//! What an origin recorded, and what can be read from it: how full the fullest window was, how even the gaps were, whether
-//! the requests came in the order of their numbers.
+//! What an origin recorded, and what can be read from it: how full the fullest window was, how much of a limit was used and how
+//! exactly the requests followed it, whether they came in the order of their numbers.
+//!
+//! **Utilization.** Quotients of accepted requests and time err by up to a burst, so laps are measured. A lap is as many requests as a limit
+//! allows at once (one if they are evenly spaced); the limit wants at least a lap time (the window, the interval) between the first request of a lap
+//! and the first of the next. Utilization is (whole laps x lap time) / (time they took), over the accepted requests from the
+//! first on. What was cut off by the end of the load counts neither way, but a peer that stops early does not get away with it: the
+//! time reaches at least to one lap time before the end of the load. A bucket has no laps: there it is accepted / (size + rate x
+//! time from the first request to the end of the load), all that it could have let through.
+//!
+//! **Deviation.** Of evenly spaced requests |gap - interval|; of a window |start - (the start that many requests before + the
+//! window)|; of a bucket |start - the instant at which it had earned the credit|, where that made it wait. Refused requests count, since
+//! they were sent. The first lap is bound by nothing and has no deviation.
 
 use std::fmt;
 
 use crate::Result;
 use crate::clock;
-use crate::pace::Pace;
+use crate::pace::{Form, Pace};
 use crate::report::percentile;
 
 /// One request as the origin saw it.
@@ -23,15 +34,15 @@ pub(crate) struct Arrival {
 #[derive(Debug, Default)]
 pub(crate) struct Arrivals(pub(crate) Vec<Arrival>);
 
-/// How evenly requests were spaced.
+/// How requests followed a limit.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Evenness {
-    /// Achieved rate / allowed rate, from the first arrival to the last.
+pub(crate) struct Fit {
+    /// Accepted of what the limit allowed.
     pub(crate) utilization: f64,
-    /// Median of |gap - ideal gap|, nanoseconds.
-    pub(crate) jitter_p50: u64,
+    /// Median of the deviation from the earliest start that the limit allows, nanoseconds.
+    pub(crate) deviation_p50: u64,
     /// The same, 99th percentile.
-    pub(crate) jitter_p99: u64,
+    pub(crate) deviation_p99: u64,
 }
 
 impl Arrivals {
@@ -58,6 +69,13 @@ impl Arrivals {
         self.0.iter().filter(|arrival| !arrival.accepted).count()
     }
 
+    /// Forgets what came after `end`: of the requests whose callers hang up then, some are sent and cut off, in no order
+    /// that a limit has to do with.
+    pub(crate) fn until(mut self, end: u64) -> Self {
+        self.0.retain(|arrival| arrival.at <= end);
+        self
+    }
+
     /// The most arrivals in any window of so many nanoseconds.
     pub(crate) fn worst_window(&self, width: u64) -> usize {
         let mut first = 0;
@@ -71,22 +89,70 @@ impl Arrivals {
         worst
     }
 
-    /// How evenly the requests came, none if fewer than two did.
-    pub(crate) fn evenness(&self, pace: Pace) -> Option<Evenness> {
-        let (first, last) = (self.0.first()?, self.0.last()?);
-        let ideal = clock::nanos(pace.interval());
-        let mut off: Vec<u64> = self
-            .0
-            .windows(2)
-            .map(|pair| (pair[1].at - pair[0].at).abs_diff(ideal))
-            .collect();
-        off.sort_unstable();
-        let achieved = off.len() as f64 / clock::seconds(last.at - first.at);
-        (!off.is_empty()).then(|| Evenness {
-            utilization: achieved / pace.per_second(),
-            jitter_p50: percentile(&off, 0.5),
-            jitter_p99: percentile(&off, 0.99),
+    /// The longest time without an arrival between the first and the last, nanoseconds.
+    pub(crate) fn longest_pause(&self) -> u64 {
+        let pauses = self.0.windows(2).map(|pair| pair[1].at - pair[0].at);
+        pauses.max().unwrap_or(0)
+    }
+
+    /// How the requests followed `pace` while the load lasted, until `end`; none if not one lap was accepted.
+    pub(crate) fn fit(&self, pace: Pace, end: u64) -> Option<Fit> {
+        let utilization = match pace.form {
+            Form::Window | Form::Even => self.laps(pace, end)?,
+            Form::Bucket(size) => {
+                let passed = clock::seconds(end.saturating_sub(self.0.first()?.at));
+                self.accepted().count() as f64 / (f64::from(size) + pace.per_second() * passed)
+            }
+        };
+        let mut deviations = match pace.form {
+            Form::Window | Form::Even => self.deviations(pace),
+            Form::Bucket(size) => self.deviations_of_bucket(pace, size),
+        };
+        deviations.sort_unstable();
+        Some(Fit {
+            utilization,
+            deviation_p50: percentile(&deviations, 0.5),
+            deviation_p99: percentile(&deviations, 0.99),
         })
+    }
+
+    fn accepted(&self) -> impl Iterator<Item = u64> {
+        let accepted = self.0.iter().filter(|arrival| arrival.accepted);
+        accepted.map(|arrival| arrival.at)
+    }
+
+    fn laps(&self, pace: Pace, end: u64) -> Option<f64> {
+        let (size, time) = pace.lap();
+        let starts: Vec<u64> = self.accepted().step_by(size).collect();
+        let (first, last) = (*starts.first()?, *starts.last()?);
+        let taken = last.max(end.saturating_sub(time)).saturating_sub(first);
+        let laps = starts.len() - 1;
+        (laps > 0 && taken > 0).then(|| laps as f64 * time as f64 / taken as f64)
+    }
+
+    fn deviations(&self, pace: Pace) -> Vec<u64> {
+        let (size, time) = pace.lap();
+        let bound = self.0.iter().skip(size).zip(&self.0);
+        bound
+            .map(|(start, earlier)| start.at.abs_diff(earlier.at + time))
+            .collect()
+    }
+
+    /// `full_at` is when the bucket would be full again; one request is left in it `size - 1` intervals earlier.
+    fn deviations_of_bucket(&self, pace: Pace, size: u32) -> Vec<u64> {
+        let interval = clock::nanos(pace.interval());
+        let saved = interval * u64::from(size.saturating_sub(1));
+        let (mut full_at, mut before) = (0, 0);
+        let mut deviations = Vec::new();
+        for arrival in &self.0 {
+            let earned = full_at.max(saved) - saved;
+            if earned > before {
+                deviations.push(arrival.at.abs_diff(earned));
+            }
+            full_at = full_at.max(arrival.at) + interval;
+            before = arrival.at;
+        }
+        deviations
     }
 
     /// How many requests were seen after one with a higher number; 0 means arrival order. A request that was sent again
@@ -140,15 +206,56 @@ mod tests {
         assert_eq!(at(&[]).worst_window(1), 0);
     }
 
+    fn fit(instants: &[u64], pace: Pace, end: u64) -> Fit {
+        at(instants).fit(pace, end * 1_000_000).unwrap()
+    }
+
+    #[track_caller]
+    fn assert_used(fit: Fit, utilization: f64) {
+        assert!((fit.utilization - utilization).abs() < 1e-9, "{fit:?}");
+    }
+
     #[test]
-    fn even_arrivals_use_the_whole_rate_without_jitter() {
-        let even = at(&[0, 100, 200, 300]).evenness(Pace::even(10)).unwrap();
-        assert!((even.utilization - 1.0).abs() < 1e-9, "{even:?}");
-        assert_eq!((even.jitter_p50, even.jitter_p99), (0, 0));
-        let late = at(&[0, 200, 400]).evenness(Pace::even(10)).unwrap();
-        assert!((late.utilization - 0.5).abs() < 1e-9, "{late:?}");
-        assert_eq!(late.jitter_p50, 100_000_000);
-        assert_eq!(at(&[5]).evenness(Pace::even(10)), None);
+    fn even_arrivals_use_the_whole_rate_without_deviation() {
+        let even = fit(&[0, 100, 200, 300], Pace::even(10), 350);
+        assert_used(even, 1.0);
+        assert_eq!((even.deviation_p50, even.deviation_p99), (0, 0));
+        let late = fit(&[0, 200, 400], Pace::even(10), 450);
+        assert_used(late, 0.5);
+        assert_eq!(late.deviation_p50, 100_000_000);
+        assert_eq!(at(&[5]).fit(Pace::even(10), 9), None);
+    }
+
+    #[test]
+    fn bursts_are_measured_from_one_to_the_next() {
+        let pace = Pace::window(2, 1);
+        // The last burst is cut off by the end of the load.
+        let whole = fit(&[0, 1, 1000, 1001, 2000], pace, 2000);
+        assert_used(whole, 1.0);
+        assert_eq!(whole.deviation_p99, 0);
+        let late = fit(&[0, 1, 1250, 1251, 2500, 2501], pace, 2600);
+        assert_used(late, 0.8);
+        assert_eq!(late.deviation_p50, 250_000_000);
+        // Half of the load's time without a request.
+        assert_used(fit(&[0, 1, 1000, 1001], pace, 3000), 0.5);
+    }
+
+    #[test]
+    fn a_bucket_must_be_emptied_to_be_used() {
+        let pace = Pace::bucket(10, 3);
+        let all = fit(&[0, 0, 0, 100, 201, 300, 400], pace, 400);
+        assert_used(all, 1.0);
+        assert_eq!((all.deviation_p50, all.deviation_p99), (0, 1_000_000));
+        let even = fit(&[0, 100, 200, 300, 400], pace, 400);
+        assert_used(even, 5.0 / 7.0);
+        assert_eq!(even.deviation_p99, 0, "nothing had to wait");
+    }
+
+    #[test]
+    fn refused_requests_use_nothing() {
+        let mut arrivals = at(&[0, 100, 150, 200]);
+        arrivals.0[2].accepted = false;
+        assert_used(arrivals.fit(Pace::even(10), 250_000_000).unwrap(), 1.0);
     }
 
     #[test]
@@ -164,6 +271,7 @@ mod tests {
         );
         assert_eq!(arrivals.overtaken(), 0);
         assert_eq!(arrivals.refused(), 1);
+        assert_eq!(arrivals.longest_pause(), 1_000_000);
         arrivals.0[0].number = 9;
         assert_eq!(arrivals.overtaken(), 4);
     }

@@ -1,5 +1,5 @@
 //! The peer `until_ready`: the program one would write first, in a process of its own. hyper's server takes a request,
-//! puts it into a bounded channel, one of 64 workers takes it, waits in governor's `until_ready`, sends it with hyper-util's
+//! puts it into a bounded channel, one of 64 workers (more where a table says so) takes it, waits in governor's `until_ready`, sends it with hyper-util's
 //! pooled client, and hands the response back by oneshot. Multi-thread runtime, every default kept.
 //!
 //! It stands here to show what pacegate's shape is worth, so its faults are left in: the caller that has gone still costs a turn, the
@@ -25,7 +25,8 @@ use crate::Result;
 use crate::cli::UntilReadyArgs;
 use crate::pace::Pace;
 
-const WORKERS: usize = 64;
+/// Unless a table says otherwise.
+pub(super) const WORKERS: u32 = 64;
 const QUEUE: usize = 1024;
 
 type Answer = Response<Either<Incoming, Full<Bytes>>>;
@@ -44,7 +45,7 @@ pub(crate) async fn run(args: UntilReadyArgs) -> Result<()> {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     let pool: Pool = Client::builder(TokioExecutor::new()).build(connector);
-    for _ in 0..WORKERS {
+    for _ in 0..args.workers {
         tokio::spawn(work(Arc::clone(&backlog), limiter.clone(), pool.clone()));
     }
     let listener = TcpListener::bind(args.listen).await?;
@@ -55,11 +56,12 @@ pub(crate) async fn run(args: UntilReadyArgs) -> Result<()> {
     }
 }
 
-/// Evenly spaced or with governor's own burst of a whole period.
+/// Evenly spaced, with governor's own burst of a whole period, or with that of the bucket.
 fn limiter(pace: Pace) -> Result<DefaultDirectRateLimiter> {
     let quota = Quota::with_period(pace.interval()).ok_or("a pace without an interval")?;
-    let burst = if pace.even { 1 } else { pace.count };
-    Ok(RateLimiter::direct(quota.allow_burst(burst.try_into()?)))
+    Ok(RateLimiter::direct(
+        quota.allow_burst(pace.burst().try_into()?),
+    ))
 }
 
 async fn serve(stream: TcpStream, jobs: mpsc::Sender<Job>, upstream: String) -> io::Result<()> {

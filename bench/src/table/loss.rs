@@ -9,7 +9,7 @@ use crate::cli::{Enforcement, LossArgs};
 use crate::clock;
 use crate::load::open::{Open, Sample};
 use crate::origin::Origin;
-use crate::origin::policy::Policy;
+use crate::origin::policy::{Policy, Rule};
 use crate::pace::Pace;
 use crate::peer::{Contender, Peer, Program};
 use crate::report::{Table, percentile};
@@ -40,11 +40,12 @@ const CONTENDERS: [(Contender, Option<Pace>); 4] = [
 
 /// Measures the table.
 pub(crate) async fn run(bench: &Bench, args: LossArgs) -> Result<Table> {
-    let policy = match args.enforcement {
-        Enforcement::Sliding => Policy::Sliding(WINDOW),
-        Enforcement::Fixed => Policy::Fixed(WINDOW),
-        Enforcement::Concurrency => Policy::Concurrency(WINDOW.count),
+    let rule = match args.enforcement {
+        Enforcement::Sliding => Rule::Sliding(WINDOW),
+        Enforcement::Fixed => Rule::Fixed(WINDOW),
+        Enforcement::Concurrency => Rule::Concurrency(WINDOW.count),
     };
+    let policy = Policy::from(rule);
     let requests = if bench.quick() {
         REQUESTS / 10
     } else {
@@ -65,7 +66,7 @@ pub(crate) async fn run(bench: &Bench, args: LossArgs) -> Result<Table> {
                     Case {
                         contender,
                         pace,
-                        policy,
+                        policy: policy.clone(),
                         requests,
                     },
                     &mut table,
@@ -88,7 +89,7 @@ struct Case {
 }
 
 async fn measure(bench: &Bench, case: Case, table: &mut Table) -> Result<()> {
-    let origin = Origin::recording(bench, case.policy).await?;
+    let origin = Origin::recording(bench, &case.policy).await?;
     let peer = Peer::start(bench, &case.contender, origin.addr).await?;
     let (requests, connections) = (case.requests, case.requests);
     let mut load = Open {

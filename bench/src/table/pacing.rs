@@ -1,5 +1,6 @@
-//! `pacing`: how exactly a saturated peer keeps an evenly spaced limit, judged where an API judges it: from the instants at which
-//! the origin read the requests.
+//! `pacing`: how exactly a saturated peer keeps a limit, evenly spaced and in bursts, judged where an API judges it: from the instants
+//! at which the origin read the requests. What the figures mean exactly stands in `origin/arrivals`. All callers wait all the time, so
+//! the CPU time is that of a peer with a full queue.
 
 use std::time::Duration;
 
@@ -16,17 +17,20 @@ use crate::report::Table;
 /// Requests per second and the callers that saturate it.
 const CASES: [(u32, u32); 4] = [(10, 64), (100, 64), (1000, 256), (10_000, 512)];
 
-const CONTENDERS: [Contender; 3] = [
+/// nginx knows no bursts.
+const CONTENDERS: [Contender; 5] = [
     Contender::new("nginx-limit", Program::Nginx),
     Contender::new("pacegate", Program::Pacegate),
     Contender::new("until_ready", Program::UntilReady),
+    Contender::new("pacegate-burst", Program::Pacegate),
+    Contender::new("until_ready-burst", Program::UntilReady),
 ];
 
 /// Measures the table.
 pub(crate) async fn run(bench: &Bench) -> Result<Table> {
     let (rounds, seconds) = (bench.rounds(1), bench.seconds());
     let title = format!(
-        "Pacing: saturated closed loop, burst 1, {seconds} s, rounds: {rounds}, seen at the origin"
+        "Pacing: saturated closed loop, evenly spaced unless `burst`, {seconds} s, rounds: {rounds}, seen at the origin"
     );
     let mut table = Table::new(title, "limit");
     let chosen = bench.choose(&CONTENDERS, &mut table)?;
@@ -37,7 +41,11 @@ pub(crate) async fn run(bench: &Bench) -> Result<Table> {
                     "pacing: round {round} of {rounds}, {rate}/s, {}",
                     contender.name
                 );
-                let pace = Pace::even(rate);
+                let pace = if contender.name.ends_with("-burst") {
+                    Pace::window(rate, 1)
+                } else {
+                    Pace::even(rate)
+                };
                 measure(
                     bench,
                     &contender.paced(pace),
@@ -49,7 +57,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<Table> {
         }
     }
     table.ratios("nginx-limit", &["jitter p50, µs", "CPU s/s"]);
-    table.note("worst 1 s, 100 ms: most arrivals in any such window; jitter: |gap - ideal gap|");
+    table.note("worst 1 s, 100 ms: most arrivals in any such window; jitter: |gap - ideal gap|; burst: off the earliest start");
     Ok(table)
 }
 
@@ -59,11 +67,11 @@ async fn measure(
     (pace, connections): (Pace, u32),
     table: &mut Table,
 ) -> Result<()> {
-    let origin = Origin::recording(bench, Policy::Open).await?;
+    let origin = Origin::recording(bench, &Policy::Open).await?;
     let peer = Peer::start(bench, contender, origin.addr).await?;
     let limit = Duration::from_secs(u64::from(bench.seconds()));
     let (cpu, start) = (peer.cpu_seconds()?, clock::now());
-    Closed {
+    let tally = Closed {
         addr: peer.addr,
         connections,
         requests: u32::MAX,
@@ -73,18 +81,18 @@ async fn measure(
     .await;
     let cpu_share = (peer.cpu_seconds()? - cpu) / clock::seconds(clock::now() - start);
 
-    let arrivals = origin.arrivals().await?;
+    let arrivals = origin.arrivals().await?.until(tally.ended);
     let case = format!("{}/s", pace.count);
-    let Some(evenness) = arrivals.evenness(pace) else {
+    let Some(fit) = arrivals.fit(pace, tally.ended) else {
         table.text(contender.name, &case, "utilization", "nothing arrived");
         return Ok(());
     };
     let mut sample = |column: &str, value: f64| table.sample(contender.name, &case, column, value);
-    sample("utilization", evenness.utilization);
+    sample("utilization", fit.utilization);
     sample("worst 1 s", arrivals.worst_window(1_000_000_000) as f64);
     sample("worst 100 ms", arrivals.worst_window(100_000_000) as f64);
-    sample("jitter p50, µs", evenness.jitter_p50 as f64 / 1e3);
-    sample("jitter p99, µs", evenness.jitter_p99 as f64 / 1e3);
+    sample("jitter p50, µs", fit.deviation_p50 as f64 / 1e3);
+    sample("jitter p99, µs", fit.deviation_p99 as f64 / 1e3);
     sample("CPU s/s", cpu_share);
     Ok(())
 }

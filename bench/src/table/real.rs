@@ -9,7 +9,7 @@ use crate::bench::Bench;
 use crate::clock;
 use crate::load::closed::Closed;
 use crate::origin::Origin;
-use crate::origin::policy::Policy;
+use crate::origin::policy::Rule;
 use crate::pace::Pace;
 use crate::peer::{Contender, Peer, Program};
 use crate::report::Table;
@@ -65,7 +65,7 @@ async fn measure(
     (requests, pace): (u32, Pace),
     table: &mut Table,
 ) -> Result<()> {
-    let origin = Origin::recording(bench, Policy::Sliding(pace)).await?;
+    let origin = Origin::recording(bench, &Rule::Sliding(pace).into()).await?;
     let peer = Peer::start(bench, contender, origin.addr).await?;
     let at_once = vec![0; requests as usize];
     let ideal = clock::seconds(pace.earliest_starts(&at_once).last().copied().unwrap_or(0));

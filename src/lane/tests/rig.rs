@@ -1,11 +1,12 @@
 //! A lane between callers and an upstream, all in memory and in virtual time.
 
 use std::convert::Infallible;
+use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ::http::{Request, Response, StatusCode};
+use ::http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -42,6 +43,20 @@ pub(super) struct Upstream {
     pub(super) answer: Duration,
     /// For a connection to open.
     pub(super) handshake: Duration,
+    /// What it does with the first requests, in order of arrival; it answers
+    /// the others.
+    pub(super) script: &'static [Act],
+}
+
+/// What the upstream does with a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Act {
+    /// 200.
+    Answer,
+    /// 429, with these seconds in `Retry-After` if any.
+    Refuse(Option<u32>),
+    /// Close the connection without a word.
+    Break,
 }
 
 impl Rig {
@@ -61,7 +76,7 @@ impl Rig {
         let shared = Arc::new(Shared::new(settings, &config.client, dialer, 1, cutting));
         let lane = Lane::new(&shared, 0, Alarm::Tokio);
         let (start, seen) = (Instant::now(), Seen::default());
-        tokio::spawn(serve(accepted, upstream.answer, start, Arc::clone(&seen)));
+        tokio::spawn(serve(accepted, upstream, start, Arc::clone(&seen)));
         Self {
             proxy: Arc::new(Proxy::new(vec![lane], Arc::new(Cells::default()), false)),
             shared,
@@ -78,13 +93,24 @@ impl Rig {
     }
 
     pub(super) fn send_body(&self, path: &str, body: Bytes) -> JoinHandle<(StatusCode, Duration)> {
+        self.send_as(Method::POST, path, body)
+    }
+
+    pub(super) fn send_as(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> JoinHandle<(StatusCode, Duration)> {
         let ours = self.connect();
         let (path, start) = (path.to_owned(), self.start);
         tokio::spawn(async move {
             let io = TokioIo::new(ours);
             let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
             let exchange = async {
-                let request = Request::post(path)
+                let request = Request::builder()
+                    .method(method)
+                    .uri(path)
                     .header("host", "a")
                     .body(Full::new(body))
                     .unwrap();
@@ -143,10 +169,10 @@ impl Rig {
     }
 }
 
-/// Answers every request 200 after `answer`, and writes down what it sees.
+/// Does as `upstream` says, and writes down what it sees.
 async fn serve(
     mut accepted: mpsc::Receiver<tokio::io::DuplexStream>,
-    answer: Duration,
+    upstream: Upstream,
     start: Instant,
     seen: Seen,
 ) {
@@ -156,10 +182,26 @@ async fn serve(
             let seen = Arc::clone(&seen);
             async move {
                 let path = request.uri().path().to_owned();
-                seen.lock().unwrap().push((path, start.elapsed()));
-                request.into_body().collect().await?;
-                sleep(answer).await;
-                Ok::<_, hyper::Error>(Response::new(Full::new(Bytes::from_static(b"ok"))))
+                let nth = {
+                    let mut seen = seen.lock().unwrap();
+                    seen.push((path, start.elapsed()));
+                    seen.len() - 1
+                };
+                request
+                    .into_body()
+                    .collect()
+                    .await
+                    .map_err(io::Error::other)?;
+                sleep(upstream.answer).await;
+                let response = Response::builder();
+                let response = match upstream.script.get(nth).unwrap_or(&Act::Answer) {
+                    Act::Answer => response,
+                    Act::Refuse(None) => response.status(429),
+                    Act::Refuse(Some(wait)) => response.status(429).header("retry-after", *wait),
+                    Act::Break => return Err(io::ErrorKind::ConnectionReset.into()),
+                };
+                let body = Full::new(Bytes::from_static(b"ok"));
+                response.body(body).map_err(io::Error::other)
             }
         });
         let server = hyper::server::conn::http1::Builder::new();

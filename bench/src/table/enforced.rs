@@ -1,0 +1,441 @@
+//! `enforced`: saturated peers in front of upstreams that enforce exactly the limit the peer is set to, in every way APIs do, behind
+//! a clean and a jittery network, with clocks that are a little off. Nothing should be refused, and next to nothing of the limit
+//! left unused. What the figures mean exactly stands in `origin/arrivals`.
+//!
+//! Low rates cost little, so many of their runs share the machine; those at 10 000/s have it to themselves. A run that fails
+//! fills its cell and does not end the others.
+
+pub(crate) mod scenario;
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use tokio::task::{JoinSet, LocalSet};
+
+use crate::Result;
+use crate::bench::Bench;
+use crate::cli::EnforcedArgs;
+use crate::load::closed::Closed;
+use crate::origin::Origin;
+use crate::origin::circumstances::Circumstances;
+use crate::peer::{Contender, Peer, Program};
+use crate::report::{Table, number};
+use crate::table::enforced::scenario::{Condition, Scenario, name};
+
+const CONTENDERS: [Contender; 3] = [
+    Contender::new(PACEGATE, Program::Pacegate),
+    Contender::new("nginx-limit", Program::Nginx),
+    Contender::new("until_ready", Program::UntilReady),
+];
+const PACEGATE: &str = "pacegate";
+/// Twenty windows of the longest limit.
+const SECONDS: u32 = 60;
+const QUICK_SECONDS: u32 = 7;
+/// Share of the time without a core above which a run is called disturbed.
+const DISTURBED: f64 = 0.05;
+
+/// One cell of the matrix, in the order in which they are measured and shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    rate: u32,
+    scenario: Scenario,
+    peer: &'static str,
+    condition: Condition,
+}
+
+/// One measurement to be made.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    key: Key,
+    contender: Contender,
+    circumstances: Circumstances,
+    seconds: u32,
+}
+
+/// What one measurement gave, or the worst of several.
+#[derive(Debug, Clone, Copy)]
+struct Figures {
+    arrived: usize,
+    refused: usize,
+    not_200: u64,
+    utilization: f64,
+    /// Most requests in any window, refused ones too.
+    fullest: usize,
+    /// Nanoseconds.
+    deviation_p50: u64,
+    deviation_p99: u64,
+    /// Nanoseconds.
+    longest_pause: u64,
+    /// Share of the time in which the peer or the origin had no core to run on.
+    starved: f64,
+}
+
+type Outcome = std::result::Result<Figures, String>;
+type Results = BTreeMap<Key, Outcome>;
+
+/// Measures the matrix: a table of pacegate, and one of the others.
+pub(crate) async fn run(bench: &Rc<Bench>, args: &EnforcedArgs) -> Result<Vec<Table>> {
+    let seconds = bench.seconds_or(if bench.quick() {
+        QUICK_SECONDS
+    } else {
+        SECONDS
+    });
+    let mut ours = Table::new(
+        format!("pacegate at upstreams that enforce: saturated, {seconds} s"),
+        "N",
+    )
+    .keyed("upstream");
+    let chosen = bench.choose(&CONTENDERS, &mut ours)?;
+    let mut runs = Vec::new();
+    for _ in 0..bench.rounds(1) {
+        runs.extend(planned(args, &chosen, seconds));
+    }
+    // Stable: the rounds of a rate stay apart.
+    runs.sort_by_key(|run| run.key.rate);
+    let results = LocalSet::new().run_until(measure_all(bench, runs)).await;
+
+    show_ours(&results, &mut ours);
+    let used = |scenario: &&Scenario| results.keys().any(|key| key.scenario == **scenario);
+    for scenario in Scenario::value_variants().iter().filter(used) {
+        ours.note(scenario.explained());
+    }
+    let starved = |(key, figures): (&Key, &Outcome)| {
+        let starved = figures.as_ref().map_or(0.0, |figures| figures.starved);
+        (starved > DISTURBED).then(|| format!("{key} {:.1} %", starved * 100.0))
+    };
+    let disturbed: Vec<String> = results.iter().filter_map(starved).collect();
+    if !disturbed.is_empty() {
+        ours.note(format!(
+            "disturbed, share of the time without a core to run on: {}",
+            disturbed.join(", ")
+        ));
+    }
+    let mut tables = vec![ours];
+    if chosen.iter().any(|peer| peer.name != PACEGATE) {
+        tables.push(others(&results, seconds));
+    }
+    Ok(tables)
+}
+
+fn planned(args: &EnforcedArgs, chosen: &[Contender], seconds: u32) -> Vec<Run> {
+    let mut runs = Vec::new();
+    for &rate in &args.rates {
+        for scenario in selected(&args.policies) {
+            for peer in chosen {
+                for condition in selected(&args.conditions) {
+                    let ours = peer.program == Program::Pacegate;
+                    let common = matches!(condition, Condition::Clean | Condition::Jitter);
+                    let wanted = condition.matters(scenario) && (ours || common);
+                    let contender = scenario.contender(peer.name, peer.program, rate, condition);
+                    let Some(contender) = contender.filter(|_| wanted) else {
+                        continue;
+                    };
+                    runs.push(Run {
+                        key: Key {
+                            rate,
+                            scenario,
+                            peer: peer.name,
+                            condition,
+                        },
+                        contender,
+                        circumstances: scenario.circumstances(rate, condition, args.seed),
+                        seconds,
+                    });
+                }
+            }
+        }
+    }
+    runs
+}
+
+/// All values if none are named.
+fn selected<T: ValueEnum + PartialEq + Copy>(named: &[T]) -> Vec<T> {
+    let all = T::value_variants().iter().copied();
+    all.filter(|value| named.is_empty() || named.contains(value))
+        .collect()
+}
+
+/// Measurements at the same time.
+fn side_by_side(rate: u32) -> usize {
+    match rate {
+        0..=10 => 16,
+        11..=100 => 8,
+        101..=1000 => 2,
+        _ => 1,
+    }
+}
+
+async fn measure_all(bench: &Rc<Bench>, runs: Vec<Run>) -> Results {
+    let mut results = Results::new();
+    let mut running = JoinSet::new();
+    let (total, mut rate) = (runs.len(), 0);
+    for (place, run) in runs.into_iter().enumerate() {
+        // Only runs of one rate share the machine.
+        let room = if run.key.rate == rate {
+            side_by_side(rate)
+        } else {
+            1
+        };
+        while running.len() >= room {
+            collect(running.join_next().await, &mut results);
+        }
+        rate = run.key.rate;
+        let key = run.key;
+        eprintln!("enforced: {} of {total}, {key}", place + 1);
+        let bench = Rc::clone(bench);
+        running.spawn_local(async move { (key, measure(&bench, run).await) });
+    }
+    while let Some(done) = running.join_next().await {
+        collect(Some(done), &mut results);
+    }
+    results
+}
+
+type Done = std::result::Result<(Key, Result<Figures>), tokio::task::JoinError>;
+
+fn collect(done: Option<Done>, results: &mut Results) {
+    let Some(Ok((key, figures))) = done else {
+        return;
+    };
+    match &figures {
+        Ok(figures) => eprintln!(
+            "enforced: {key}: {}, longest pause {:.1} ms, without a core {:.1} %",
+            figures.short(),
+            figures.longest_pause as f64 / 1e6,
+            figures.starved * 100.0
+        ),
+        Err(error) => eprintln!("enforced: {key}: {error}"),
+    }
+    let figures = figures.map_err(|error| {
+        error
+            .to_string()
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    });
+    let merged = match (results.remove(&key), figures) {
+        (Some(Ok(before)), Ok(figures)) => Ok(before.worse(figures)),
+        (Some(Err(error)), _) => Err(error),
+        (_, figures) => figures,
+    };
+    results.insert(key, merged);
+}
+
+async fn measure(bench: &Bench, run: Run) -> Result<Figures> {
+    let Key {
+        rate,
+        scenario,
+        condition,
+        ..
+    } = run.key;
+    let origin = Origin::under(bench, &scenario.policy(rate), run.circumstances).await?;
+    let peer = Peer::start(bench, &run.contender, origin.addr).await?;
+    let tally = Closed {
+        addr: peer.addr,
+        connections: scenario.callers(rate, condition),
+        requests: u32::MAX,
+        limit: Duration::from_secs(u64::from(run.seconds)),
+    }
+    .run()
+    .await;
+    // Both are new: what they waited before the load began is next to nothing.
+    let starved = peer.starved_seconds().max(origin.starved_seconds()) / f64::from(run.seconds);
+    let arrivals = origin.arrivals().await?.until(tally.ended);
+
+    let evenly = run.contender.program == Program::Nginx;
+    let delay = run.circumstances.mean_delay(arrivals.0.len());
+    let (width, _) = scenario.window(rate);
+    let fit = arrivals
+        .fit(scenario.ideal(rate, delay, evenly), tally.ended)
+        .ok_or("less than one window was accepted")?;
+    Ok(Figures {
+        arrived: arrivals.0.len(),
+        refused: arrivals.refused(),
+        not_200: tally.failed,
+        utilization: fit.utilization,
+        fullest: arrivals.worst_window(width),
+        deviation_p50: fit.deviation_p50,
+        deviation_p99: fit.deviation_p99,
+        longest_pause: arrivals.longest_pause(),
+        starved,
+    })
+}
+
+/// A row per upstream and rate, a column per condition.
+fn show_ours(results: &Results, table: &mut Table) {
+    let mut not_200: BTreeMap<(String, String), u64> = BTreeMap::new();
+    for (key, figures) in results.iter().filter(|(key, _)| key.peer == PACEGATE) {
+        let (upstream, case) = (name(key.scenario), format!("{}", key.rate));
+        let (_, most) = key.scenario.window(key.rate);
+        let text = match figures {
+            Ok(figures) => format!("{}, {}", figures.short(), figures.fullest),
+            Err(error) => {
+                table.note(format!("{key}: {error}"));
+                "failed".to_owned()
+            }
+        };
+        table.text(&upstream, &case, key.condition.heading(), text);
+        let Ok(figures) = figures else {
+            continue;
+        };
+        if key.condition == Condition::Clean {
+            table.text(&upstream, &case, "most", most.to_string());
+            let micros = |nanos: u64| number((nanos as f64 / 1e3).round());
+            let deviation = format!(
+                "{}, {}",
+                micros(figures.deviation_p50),
+                micros(figures.deviation_p99)
+            );
+            table.text(&upstream, &case, "off p50, p99, µs", deviation);
+        }
+        *not_200.entry((upstream, case)).or_default() += figures.not_200;
+    }
+    for ((upstream, case), count) in not_200 {
+        table.text(&upstream, &case, "not 200", count.to_string());
+    }
+    table.note(
+        "cells: refused by the upstream, utilization, requests in the fullest window of any phase; most: what such a window may hold",
+    );
+    table.note(
+        "off: from the earliest start that the limit allows, clean; not 200: answers to callers, all conditions",
+    );
+    table.note("jitter: each request takes 0 to 50 ms to the upstream; slow, fast clock: 0.1 %");
+}
+
+/// A row per peer and upstream, a column per rate.
+fn others(results: &Results, seconds: u32) -> Table {
+    let title = format!("The others at the same upstreams: saturated, {seconds} s");
+    let mut table = Table::new(title, "upstream");
+    let mut rows: BTreeMap<(&str, Scenario), BTreeMap<u32, Vec<String>>> = BTreeMap::new();
+    for (key, figures) in results.iter().filter(|(key, _)| key.peer != PACEGATE) {
+        let text = match figures {
+            Ok(figures) => figures.short(),
+            Err(error) => {
+                table.note(format!("{key}: {error}"));
+                "failed".to_owned()
+            }
+        };
+        let row = rows.entry((key.peer, key.scenario)).or_default();
+        row.entry(key.rate).or_default().push(text);
+    }
+    for ((peer, scenario), cells) in rows {
+        for (rate, texts) in cells {
+            let column = format!("{rate}/s");
+            table.text(peer, &name(scenario), &column, texts.join("; "));
+        }
+    }
+    table.note("cells: clean; jitter, each: refused by the upstream, utilization");
+    table.note(
+        "nginx spaces evenly whatever the upstream allows; neither has a setting for concurrency and several limits that makes callers wait",
+    );
+    table
+}
+
+impl Figures {
+    fn worse(self, other: Self) -> Self {
+        Self {
+            arrived: self.arrived + other.arrived,
+            refused: self.refused + other.refused,
+            not_200: self.not_200 + other.not_200,
+            utilization: self.utilization.min(other.utilization),
+            fullest: self.fullest.max(other.fullest),
+            deviation_p50: self.deviation_p50.max(other.deviation_p50),
+            deviation_p99: self.deviation_p99.max(other.deviation_p99),
+            longest_pause: self.longest_pause.max(other.longest_pause),
+            starved: self.starved.max(other.starved),
+        }
+    }
+
+    /// Refused and utilization. Rounded down: 0.9999 is not 1.
+    fn short(&self) -> String {
+        let share = self.refused as f64 * 100.0 / self.arrived.max(1) as f64;
+        let refused = match self.refused {
+            0 => "0".to_owned(),
+            few => format!("{few} ({share:.1} %)"),
+        };
+        let used = (self.utilization * 1e4).floor() / 1e4;
+        format!("{refused}, {used:.4}")
+    }
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (scenario, condition) = (name(self.scenario), name(self.condition));
+        write!(f, "{} {scenario} {}/s {condition}", self.peer, self.rate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIGURES: Figures = Figures {
+        arrived: 1000,
+        refused: 0,
+        not_200: 0,
+        utilization: 0.999_99,
+        fullest: 10,
+        deviation_p50: 1400,
+        deviation_p99: 99_600,
+        longest_pause: 0,
+        starved: 0.0,
+    };
+
+    #[test]
+    fn the_whole_matrix_holds_every_upstream_at_every_rate() {
+        let args = EnforcedArgs {
+            policies: Vec::new(),
+            rates: vec![10, 10_000],
+            conditions: Vec::new(),
+            seed: 1,
+        };
+        let runs = planned(&args, &CONTENDERS, 60);
+        let of = |peer: &str| runs.iter().filter(|run| run.key.peer == peer).count();
+        // All four conditions; a concurrency limit has no clock. The others: clean and with jitter.
+        assert_eq!(of("pacegate"), 2 * (8 * 4 + 2));
+        assert_eq!(of("nginx-limit"), 2 * (5 * 2));
+        assert_eq!(of("until_ready"), 2 * (7 * 2));
+        let keys: std::collections::BTreeSet<Key> = runs.iter().map(|run| run.key).collect();
+        assert_eq!(keys.len(), runs.len(), "each is measured once");
+    }
+
+    #[test]
+    fn a_cell_shows_the_worst_round_and_never_rounds_up() {
+        assert_eq!(FIGURES.short(), "0, 0.9999");
+        let refused = Figures {
+            refused: 5,
+            utilization: 0.5,
+            ..FIGURES
+        };
+        assert_eq!(FIGURES.worse(refused).short(), "5 (0.2 %), 0.5000");
+    }
+
+    #[test]
+    fn a_row_shows_all_conditions_and_a_failed_run_is_named() {
+        let key = |condition| Key {
+            rate: 10,
+            scenario: Scenario::SlidingEven,
+            peer: PACEGATE,
+            condition,
+        };
+        let results = Results::from([
+            (key(Condition::Clean), Ok(FIGURES)),
+            (key(Condition::Jitter), Err("it broke".to_owned())),
+        ]);
+        let mut table = Table::new("Ours", "N").keyed("upstream");
+        show_ours(&results, &mut table);
+        let text = table.to_string();
+        assert!(text.contains("| upstream | N | clean |"), "{text}");
+        assert!(
+            text.contains("| sliding-even | 10 | 0, 0.9999, 10 | 10 | 1, 100 | failed | 0 |"),
+            "{text}"
+        );
+        assert!(
+            text.contains("- pacegate sliding-even 10/s jitter: it broke\n"),
+            "{text}"
+        );
+    }
+}
