@@ -25,7 +25,7 @@ use std::time::Duration;
 use ::http::Response;
 use arc_swap::{ArcSwap, Guard};
 use tokio::runtime::Handle;
-use tokio::sync::{self, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::config;
@@ -34,12 +34,14 @@ use crate::outcome::Outcome;
 use crate::pacing::alarm::Alarm;
 use crate::pacing::{Charge, Limits};
 use crate::state::{Clock, Journal, Past, reach};
-use crate::upstream::{Dialer, Pool};
+use crate::upstream::Dialer;
 use gate::Gate;
 use job::Job;
+use link::Link;
 pub(crate) use passage::Passage;
 use queue::Room;
 use retry::Retries;
+pub(crate) use roster::Roster;
 
 mod account;
 mod call;
@@ -48,9 +50,11 @@ mod gate;
 mod job;
 mod lease;
 mod lines;
+mod link;
 mod passage;
 mod queue;
 mod retry;
+mod roster;
 mod turn;
 mod worker;
 
@@ -67,7 +71,7 @@ pub(crate) struct Shared {
     settings: ArcSwap<config::Upstream>,
     /// The longest time a caller may send nothing of its body.
     caller_stall: Duration,
-    dialer: Dialer,
+    dialer: ArcSwap<Dialer>,
     room: Room,
     intake: mpsc::Sender<Job>,
     gate: Gate,
@@ -106,11 +110,7 @@ pub(crate) struct Lane(Arc<Core>);
 struct Core {
     shared: Arc<Shared>,
     cells: Arc<Cells>,
-    pool: Pool,
-    /// Held while a connection is opened that others may then share.
-    dialing: sync::Mutex<()>,
-    /// Whether the last connection could be shared; true until it is known.
-    shares: AtomicBool,
+    link: ArcSwap<Link>,
     alarm: Alarm,
     runtime: Handle,
 }
@@ -147,7 +147,7 @@ impl Shared {
             lead_micros: AtomicUsize::new(FIRST_LEAD.as_micros() as usize),
             cut,
             cells: (0..cores).map(|_| Arc::default()).collect(),
-            dialer,
+            dialer: ArcSwap::from_pointee(dialer),
             caller_stall: client.stall_timeout,
             settings: ArcSwap::from_pointee(settings),
         }
@@ -167,6 +167,31 @@ impl Shared {
         }
         self.journal = Some(journal);
         self
+    }
+
+    /// Takes other settings; what waits, what is in flight and what was spent
+    /// stays. `dialer` is there if the upstream is reached in another way.
+    /// Afterwards each core must follow, see [`Lane::follow`].
+    pub(crate) fn reconfigure(&self, settings: config::Upstream, dialer: Option<Dialer>) {
+        self.limits().reconfigure(&settings, Instant::now());
+        if let Some(journal) = &self.journal {
+            journal.reconfigure(&settings);
+        }
+        self.room.resize(&settings.queue);
+        self.settings.store(Arc::new(settings));
+        if let Some(dialer) = dialer {
+            self.dialer.store(Arc::new(dialer));
+        }
+        self.gate.ring(true);
+    }
+
+    fn link(&self) -> Link {
+        Link::new(self.dialer.load_full(), &self.settings().connection)
+    }
+
+    /// The name of the upstream.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// What keeps what is spent.
@@ -227,23 +252,37 @@ impl Lane {
     pub(crate) fn new(shared: &Arc<Shared>, core: usize, alarm: Alarm) -> Self {
         let lane = Self(Arc::new(Core {
             cells: Arc::clone(&shared.cells[core]),
-            pool: Pool::new(&shared.settings().connection),
-            dialing: sync::Mutex::default(),
-            shares: AtomicBool::new(shared.dialer.offers_http2()),
+            link: ArcSwap::from_pointee(shared.link()),
             alarm,
             runtime: Handle::current(),
             shared: Arc::clone(shared),
         }));
         let sweeper = Arc::downgrade(&lane.0);
-        let pause = shared.settings().connection.idle_timeout / 2;
         tokio::spawn(async move {
             while let Some(core) = sweeper.upgrade() {
-                core.pool.sweep(Instant::now());
+                core.link.load().pool.sweep(Instant::now());
+                let pause = core.shared.settings().connection.idle_timeout / 2;
                 drop(core);
                 tokio::time::sleep(pause).await;
             }
         });
         lane
+    }
+
+    /// Whether it is a part of `shared`.
+    pub(crate) fn is_of(&self, shared: &Arc<Shared>) -> bool {
+        Arc::ptr_eq(&self.0.shared, shared)
+    }
+
+    /// Follows a change of the settings, on the core's own thread.
+    pub(crate) fn follow(&self) {
+        let core = &self.0;
+        let current = core.shared.dialer.load_full();
+        if !Arc::ptr_eq(&core.link.load().dialer, &current) {
+            core.link.store(Arc::new(core.shared.link()));
+        }
+        // More calls may be allowed at once.
+        worker::hire(core);
     }
 
     /// The settings of the lane.

@@ -16,6 +16,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ::http::Request;
+use arc_swap::ArcSwap;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
@@ -114,7 +115,8 @@ impl Drop for Counted {
 /// One core's server.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
-    pub(crate) proxy: Arc<Proxy>,
+    /// Replaced by a reload; a request keeps the one it began with.
+    pub(crate) proxy: Arc<ArcSwap<Proxy>>,
     pub(crate) settings: Arc<config::Client>,
     pub(crate) connections: Arc<Connections>,
     /// Becomes true when the daemon begins to stop.
@@ -201,7 +203,7 @@ impl Server {
         let Ok(Ok(sniffed)) = sniffed else { return };
         let proxy = Arc::clone(&self.proxy);
         let service = service_fn(move |request: Request<Incoming>| {
-            let proxy = Arc::clone(&proxy);
+            let proxy = proxy.load_full();
             async move { Ok::<_, Infallible>(proxy.handle(request).await) }
         });
         let result = match sniffed {

@@ -64,7 +64,7 @@ pub(super) fn run(
     }
     let spare = spare(&request, lease.may_be_closing());
     let silence = silence(shared, &account, request.body().pieces());
-    let sent = lease.send(request, shared.dialer.origin());
+    let sent = lease.send(request);
     finish(shared, lease, turn, sent, silence, spare, account)
 }
 
