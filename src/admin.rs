@@ -28,9 +28,9 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{self, Instant};
 
-use crate::lane::Shared;
+use crate::lane::Roster;
 use crate::listen::Listener;
-use crate::metrics::{self, Cells, Snapshot};
+use crate::metrics::{self, Cells, Reloads, Snapshot};
 use crate::server::Connections;
 
 mod status;
@@ -47,7 +47,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// What the operator may look at.
 #[derive(Debug)]
 pub(crate) struct Admin {
-    pub(crate) lanes: Vec<Arc<Shared>>,
+    pub(crate) roster: watch::Receiver<Roster>,
+    pub(crate) reloads: Arc<Reloads>,
     pub(crate) unrouted: Arc<Cells>,
     pub(crate) connections: Arc<Connections>,
     /// Becomes true when the daemon begins to stop.
@@ -149,7 +150,8 @@ impl Admin {
     }
 
     fn lanes(&self) -> Vec<Snapshot> {
-        self.lanes.iter().map(|lane| lane.snapshot()).collect()
+        let lanes = self.roster.borrow().all();
+        lanes.iter().map(|lane| lane.snapshot()).collect()
     }
 
     fn status(&self) -> String {
@@ -161,7 +163,7 @@ impl Admin {
     fn metrics(&self) -> String {
         let mut lanes = self.lanes();
         lanes.push(Snapshot::new("", std::iter::once(self.unrouted.as_ref())));
-        metrics::render(lanes, self.connections.open())
+        metrics::render(lanes, self.connections.open(), &self.reloads)
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 /// Queues HTTP requests and releases them at exactly the rate an API allows.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(name = "pacegate", version, about, after_help = EXIT_CODES)]
 pub struct Cli {
     /// What to do; `run` when nothing is given.
@@ -21,10 +21,11 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 stopped as asked, 1 failed while running, 2 wrong usage or configuration.
-Signals: SIGTERM and SIGINT stop after the drain, a second one at once.";
+Signals: SIGTERM and SIGINT stop after the drain, a second one at once;
+SIGHUP reads the settings again.";
 
 /// What to do.
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// Serve until told to stop
     Run,
@@ -35,7 +36,7 @@ pub enum Command {
 }
 
 /// Options of the demo.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Demo {
     /// Stay up afterwards, so that the proxy can be tried with curl.
     #[arg(long)]

@@ -38,6 +38,8 @@ pub struct Config {
     pub log: Log,
     /// How long a stop may take.
     pub shutdown: Shutdown,
+    /// Where what was spent is kept.
+    pub state: State,
     /// The APIs, in the order of the file; at least one.
     pub upstreams: Vec<Upstream>,
 }
@@ -96,6 +98,24 @@ pub enum LogFormat {
 pub struct Shutdown {
     /// Longest time to finish what waits and what is in flight.
     pub drain: Duration,
+}
+
+/// Where what was spent is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// The folder, for one process alone; `None` if nothing is kept.
+    pub dir: Option<PathBuf>,
+    /// What an upstream starts with of which nothing is known.
+    pub missing: Missing,
+}
+
+/// What counts as spent when nobody knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// Everything, just now.
+    Spent,
+    /// Nothing.
+    Fresh,
 }
 
 /// One API behind the proxy, with its limits.

@@ -18,25 +18,35 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::admin::Admin;
 use crate::config::{self, Config, Listen};
-use crate::lane::{Lane, Shared, random_seed};
+use crate::lane::{Lane, Roster};
 use crate::listen::{Bound, ListenError, Listener};
-use crate::metrics::{Cells, Snapshot};
+use crate::metrics::{Cells, Reloads, Snapshot};
 use crate::outcome::Outcome;
 use crate::pacing::alarm::Alarm;
 use crate::proxy::Proxy;
 use crate::server::{Connections, Server};
+use crate::state::{Clock, State, StateError};
 use crate::systemd;
 use crate::upstream::Dialer;
 
+mod reload;
+
+use reload::Lanes;
+pub use reload::Reload;
+
 /// For the last answers to reach their callers after the drain time.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// What was written to the journals is on disk after so long at the latest.
+const TEND_INTERVAL: Duration = Duration::from_secs(1);
 
 /// For connections to the upstreams to be closed properly.
 const FAREWELL: Duration = Duration::from_millis(20);
@@ -48,6 +58,8 @@ pub struct Daemon {
     dialers: Vec<Dialer>,
     bound: Bound,
     admin: Bound,
+    state: State,
+    reload: Option<Reload>,
 }
 
 /// Why the daemon cannot start, or why it failed while running.
@@ -57,6 +69,8 @@ pub enum DaemonError {
     Listen(ListenError),
     /// An upstream cannot be set up.
     Upstream(String, Box<dyn Error + Send + Sync>),
+    /// What was spent cannot be kept.
+    State(StateError),
     /// The system refused a thread or a runtime.
     System(io::Error),
     /// A core ended before it was told to.
@@ -75,12 +89,11 @@ pub struct Stopped {
 /// What the cores have in common.
 #[derive(Debug, Clone)]
 struct Parts {
-    lanes: Vec<Arc<Shared>>,
+    roster: watch::Receiver<Roster>,
+    reloads: Arc<Reloads>,
     unrouted: Arc<Cells>,
     connections: Arc<Connections>,
     client: Arc<config::Client>,
-    log_requests: bool,
-    drain: Duration,
     draining: watch::Receiver<bool>,
     ended: watch::Receiver<bool>,
 }
@@ -90,15 +103,24 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// A certificate cannot be used, or a socket cannot be had.
+    /// A certificate cannot be used, a socket cannot be had, or the state belongs
+    /// to another process.
     pub fn bind(config: Config) -> Result<Self, DaemonError> {
         let admin: Vec<Listen> = config.admin.iter().cloned().collect();
         Ok(Self {
             dialers: dialers(&config)?,
             bound: Bound::new(&config.listen, config.threads.get()).map_err(DaemonError::Listen)?,
             admin: Bound::new(&admin, 1).map_err(DaemonError::Listen)?,
+            state: State::open(&config.state).map_err(DaemonError::State)?,
+            reload: None,
             config,
         })
+    }
+
+    /// Reads the settings anew while it runs.
+    pub fn reloaded_by(mut self, reload: Reload) -> Self {
+        self.reload = Some(reload);
+        self
     }
 
     /// Checks what [`Daemon::bind`] does, but for the sockets.
@@ -124,14 +146,18 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// The system refuses a thread or a runtime, or a core was lost.
+    /// The state cannot be used, the system refuses a thread or a runtime, or a
+    /// core was lost.
     pub async fn run(self, mut stop: mpsc::Receiver<()>) -> Result<Stopped, DaemonError> {
         let stages = Stages::default();
-        let parts = Parts::new(self.config, self.dialers, &stages);
+        let cut = stages.cut.subscribe();
+        let mut lanes = Lanes::new(self.config, self.dialers, self.state, cut)?;
+        let parts = Parts::new(&lanes, &stages);
         let mut lost = start_cores(&parts, self.bound.cores).await?;
         // Both end with this function, so last of all.
         let mut beside = JoinSet::new();
         beside.spawn(keep_watchdog());
+        beside.spawn(keep_state(parts.roster.clone()));
         for listener in self.admin.cores.into_iter().flatten() {
             beside.spawn(parts.admin().run(listener));
         }
@@ -145,14 +171,20 @@ impl Daemon {
         {
             tracing::warn!("callers are not authenticated: whoever can connect spends the limits");
         }
-        tokio::select! {
-            _ = stop.recv() => {}
-            _ = lost.recv() => return Err(DaemonError::CoreLost),
+        let mut reload = self.reload.unwrap_or_else(Reload::never);
+        loop {
+            tokio::select! {
+                _ = stop.recv() => break,
+                _ = lost.recv() => return Err(DaemonError::CoreLost),
+                () = reload.wanted() => lanes.reload(&mut reload),
+            }
         }
         let before = parts.tally();
         drop(self.bound.files);
-        stages.pass(&parts, &mut stop).await;
+        let drain = lanes.config().shutdown.drain;
+        stages.pass(&parts, drain, &mut stop).await;
         while lost.recv().await.is_some() {}
+        parts.close_journals();
         let stopped = parts.tally().since(&before);
         tracing::info!(finished = stopped.finished, cut = stopped.cut, "stopped");
         Ok(stopped)
@@ -181,13 +213,13 @@ struct Stages {
 
 impl Stages {
     /// Goes through all stages; a message of `stop` ends the drain.
-    async fn pass(&self, parts: &Parts, stop: &mut mpsc::Receiver<()>) {
-        tracing::info!(drain_seconds = parts.drain.as_secs(), "stopping");
-        systemd::stopping(parts.drain);
+    async fn pass(&self, parts: &Parts, drain: Duration, stop: &mut mpsc::Receiver<()>) {
+        tracing::info!(drain_seconds = drain.as_secs(), "stopping");
+        systemd::stopping(drain);
         self.draining.send_replace(true);
         tokio::select! {
             () = parts.connections.all_closed() => {}
-            () = sleep(parts.drain) => tracing::warn!("the drain time is over"),
+            () = sleep(drain) => tracing::warn!("the drain time is over"),
             _ = stop.recv() => tracing::warn!("told again to stop: the drain ends"),
         }
         self.cut.send_replace(true);
@@ -238,18 +270,11 @@ async fn run_core(
     listeners: Vec<Listener>,
     serving: oneshot::Sender<()>,
 ) -> io::Result<()> {
+    let mut roster = parts.roster.clone();
     let mut lanes = Vec::new();
-    for shared in &parts.lanes {
-        lanes.push(Lane::new(shared, number, Alarm::precise()?));
-    }
-    let unrouted = Arc::clone(&parts.unrouted);
+    let proxy = parts.proxy(&mut lanes, &roster.borrow_and_update().clone(), number)?;
     let server = Server {
-        proxy: Arc::new(Proxy::new(
-            lanes,
-            unrouted,
-            parts.log_requests,
-            parts.client.max_headers,
-        )),
+        proxy: Arc::new(ArcSwap::from_pointee(proxy)),
         settings: Arc::clone(&parts.client),
         connections: Arc::clone(&parts.connections),
         draining: parts.draining.clone(),
@@ -260,15 +285,27 @@ async fn run_core(
     }
     // Whether anybody still waits for it does not matter here.
     let _ = serving.send(());
-    while let Some(ran) = servers.join_next().await {
-        ran.map_err(io::Error::other)??;
+    loop {
+        tokio::select! {
+            ran = servers.join_next() => match ran {
+                Some(ran) => ran.map_err(io::Error::other)??,
+                None => break,
+            },
+            Ok(()) = roster.changed() => {
+                let roster = roster.borrow_and_update().clone();
+                match parts.proxy(&mut lanes, &roster, number) {
+                    Ok(proxy) => server.proxy.store(Arc::new(proxy)),
+                    Err(error) => tracing::error!(%error, core = number, "a core cannot follow"),
+                }
+            }
+        }
     }
     let mut ended = parts.ended.clone();
     // The sender lives until all cores have ended.
     let _ = ended.wait_for(|ended| *ended).await;
     // Without their senders the upstream connections close; a moment for their
     // drivers to say so to the other end.
-    drop(server);
+    drop((server, lanes));
     sleep(FAREWELL).await;
     Ok(())
 }
@@ -281,6 +318,18 @@ async fn keep_watchdog() -> io::Result<()> {
     loop {
         systemd::watchdog();
         sleep(interval).await;
+    }
+}
+
+/// Tends the journals; their work is for the disk, not for this thread.
+async fn keep_state(roster: watch::Receiver<Roster>) -> io::Result<()> {
+    loop {
+        sleep(TEND_INTERVAL).await;
+        let lanes = roster.borrow().all();
+        for lane in lanes.into_iter().filter(|lane| lane.journal().is_some()) {
+            let tend = move || lane.journal().map(|journal| journal.tend(Clock::now()));
+            task::spawn_blocking(tend).await.map_err(io::Error::other)?;
+        }
     }
 }
 
@@ -302,36 +351,50 @@ impl Tally {
 }
 
 impl Parts {
-    fn new(config: Config, dialers: Vec<Dialer>, stages: &Stages) -> Self {
-        let cores = config.threads.get();
-        let seed = random_seed();
-        let lanes = config.upstreams.into_iter().zip(dialers);
-        let lanes = lanes.map(|(upstream, dialer)| {
-            let cut = stages.cut.subscribe();
-            Arc::new(Shared::new(
-                upstream,
-                &config.client,
-                dialer,
-                cores,
-                cut,
-                seed,
-            ))
-        });
+    fn new(lanes: &Lanes, stages: &Stages) -> Self {
+        let client = &lanes.config().client;
         Self {
-            lanes: lanes.collect(),
+            roster: lanes.roster(),
+            reloads: Arc::clone(lanes.reloads()),
             unrouted: Arc::default(),
-            connections: Arc::new(Connections::new(config.client.max_connections)),
-            client: Arc::new(config.client),
-            log_requests: config.log.requests,
-            drain: config.shutdown.drain,
+            connections: Arc::new(Connections::new(client.max_connections)),
+            client: Arc::new(client.clone()),
             draining: stages.draining.subscribe(),
             ended: stages.ended.subscribe(),
         }
     }
 
+    /// What core `number` serves by `roster`. Of its `lanes` it keeps those that
+    /// stay.
+    fn proxy(&self, lanes: &mut Vec<Lane>, roster: &Roster, number: usize) -> io::Result<Proxy> {
+        let mut next = Vec::new();
+        for shared in &roster.lanes {
+            let known = lanes.iter().find(|lane| lane.is_of(shared)).cloned();
+            match known {
+                Some(lane) => {
+                    lane.follow();
+                    next.push(lane);
+                }
+                None => next.push(Lane::new(shared, number, Alarm::precise()?)),
+            }
+        }
+        lanes.clone_from(&next);
+        let unrouted = Arc::clone(&self.unrouted);
+        let max_headers = self.client.max_headers;
+        Ok(Proxy::new(next, unrouted, roster.log_requests, max_headers))
+    }
+
+    /// What was spent is on disk after this; the cores have ended.
+    fn close_journals(&self) {
+        let lanes = self.roster.borrow().all();
+        let journals = lanes.iter().filter_map(|lane| lane.journal());
+        journals.for_each(|journal| journal.close());
+    }
+
     fn admin(&self) -> Arc<Admin> {
         Arc::new(Admin {
-            lanes: self.lanes.clone(),
+            roster: self.roster.clone(),
+            reloads: Arc::clone(&self.reloads),
             unrouted: Arc::clone(&self.unrouted),
             connections: Arc::clone(&self.connections),
             draining: self.draining.clone(),
@@ -341,7 +404,13 @@ impl Parts {
 
     fn tally(&self) -> Tally {
         let mut tally = Tally::default();
-        for lane in self.lanes.iter().map(|lane| lane.snapshot()) {
+        for lane in self
+            .roster
+            .borrow()
+            .all()
+            .iter()
+            .map(|lane| lane.snapshot())
+        {
             let ended = |lane: &Snapshot, outcome| lane.ended(outcome);
             tally.all += Outcome::ALL
                 .iter()
@@ -358,6 +427,7 @@ impl fmt::Display for DaemonError {
         match self {
             Self::Listen(error) => error.fmt(f),
             Self::Upstream(name, error) => write!(f, "upstream.{name}: {error}"),
+            Self::State(error) => error.fmt(f),
             Self::System(_) => f.write_str("the system refuses a thread"),
             Self::CoreLost => f.write_str("a core was lost"),
         }
@@ -369,6 +439,7 @@ impl Error for DaemonError {
         match self {
             Self::Listen(error) => error.source(),
             Self::Upstream(_, error) => error.source(),
+            Self::State(error) => error.source(),
             Self::System(error) => Some(error),
             Self::CoreLost => None,
         }

@@ -29,7 +29,7 @@ use std::time::Duration;
 use ::http::{Response, request};
 use arc_swap::{ArcSwap, Guard};
 use tokio::runtime::Handle;
-use tokio::sync::{self, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::config;
@@ -37,14 +37,16 @@ use crate::metrics::{Cells, Snapshot};
 use crate::outcome::Outcome;
 use crate::pacing::alarm::Alarm;
 use crate::pacing::{Charge, Limits};
-use crate::upstream::{Dialer, Pool};
-pub(crate) use charge::random_seed;
+use crate::state::{Clock, Journal, Past, reach};
+use crate::upstream::Dialer;
 use charge::{Seed, Tariff};
 use gate::Gate;
 use job::Job;
+use link::Link;
 pub(crate) use passage::Passage;
 use queue::Room;
 use retry::Retries;
+pub(crate) use roster::Roster;
 pub(crate) use tunnel::Tunnel;
 
 mod account;
@@ -55,9 +57,11 @@ mod gate;
 mod job;
 mod lease;
 mod lines;
+mod link;
 mod passage;
 mod queue;
 mod retry;
+mod roster;
 mod share;
 mod tunnel;
 mod turn;
@@ -77,12 +81,14 @@ pub(crate) struct Shared {
     tariff: ArcSwap<Tariff>,
     /// The longest time a caller may send nothing of its body.
     caller_stall: Duration,
-    dialer: Dialer,
+    dialer: ArcSwap<Dialer>,
     room: Room,
     intake: mpsc::Sender<Job>,
     gate: Gate,
     /// Held for a few lines of arithmetic, never over an await.
     limits: Mutex<Limits>,
+    /// Where each turn is written before it is used; `None` if nothing is kept.
+    journal: Option<Journal>,
     /// Jobs in the channel or the backlog whose caller is still there.
     waiting: AtomicUsize,
     /// What their turns cost.
@@ -116,11 +122,7 @@ pub(crate) struct Lane(Arc<Core>);
 struct Core {
     shared: Arc<Shared>,
     cells: Arc<Cells>,
-    pool: Pool,
-    /// Held while a connection is opened that others may then share.
-    dialing: sync::Mutex<()>,
-    /// Whether the last connection could be shared; true until it is known.
-    shares: AtomicBool,
+    link: ArcSwap<Link>,
     alarm: Alarm,
     runtime: Handle,
 }
@@ -137,13 +139,16 @@ impl Shared {
     ) -> Self {
         let (intake, jobs) = mpsc::channel(settings.queue.max_requests.get());
         let now = Instant::now();
-        let limits = Limits::new(&settings, now);
+        // Before anything that an earlier run can have spent and that matters.
+        let epoch = now.checked_sub(reach(&settings)).unwrap_or(now);
+        let limits = Limits::new(&settings, epoch);
         Self {
             name: settings.name.clone(),
             room: Room::new(&settings),
             intake,
             gate: Gate::new(jobs, now),
             limits: Mutex::new(limits),
+            journal: None,
             waiting: AtomicUsize::new(0),
             waiting_cost: AtomicU64::new(0),
             held: AtomicUsize::new(0),
@@ -156,11 +161,59 @@ impl Shared {
             lead_micros: AtomicUsize::new(FIRST_LEAD.as_micros() as usize),
             cut,
             cells: (0..cores).map(|_| Arc::default()).collect(),
-            dialer,
+            dialer: ArcSwap::from_pointee(dialer),
             caller_stall: client.stall_timeout,
             tariff: ArcSwap::from_pointee(Tariff::new(&settings, seed)),
             settings: ArcSwap::from_pointee(settings),
         }
+    }
+
+    /// Keeps what is spent in `journal`, and starts with what was spent before.
+    pub(crate) fn remember(mut self, journal: Journal, past: &Past, clock: &Clock) -> Self {
+        let until = past.charge(&mut self.limits(), clock);
+        let wait = until.map(|until| until.saturating_duration_since(Instant::now()));
+        if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
+            tracing::warn!(
+                upstream = self.name,
+                seconds = wait.as_secs().saturating_add(1),
+                "what was spent before is not known, so it counts as everything, and for so long \
+                 less starts; `state.missing = \"fresh\"` counts it as nothing"
+            );
+        }
+        self.journal = Some(journal);
+        self
+    }
+
+    /// Takes other settings; what waits, what is in flight and what was spent
+    /// stays. `dialer` is there if the upstream is reached in another way.
+    /// Afterwards each core must follow, see [`Lane::follow`].
+    pub(crate) fn reconfigure(&self, settings: config::Upstream, dialer: Option<Dialer>) {
+        self.limits().reconfigure(&settings, Instant::now());
+        if let Some(journal) = &self.journal {
+            journal.reconfigure(&settings);
+        }
+        self.room.resize(&settings);
+        let tariff = self.tariff.load().renewed(&settings);
+        self.tariff.store(Arc::new(tariff));
+        self.settings.store(Arc::new(settings));
+        if let Some(dialer) = dialer {
+            self.dialer.store(Arc::new(dialer));
+        }
+        self.gate.ring(true);
+    }
+
+    fn link(&self) -> Link {
+        Link::new(self.dialer.load_full(), &self.settings().connection)
+    }
+
+    /// The name of the upstream.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What keeps what is spent.
+    pub(crate) fn journal(&self) -> Option<&Journal> {
+        self.journal.as_ref()
     }
 
     /// The lane's numbers at this instant.
@@ -235,23 +288,37 @@ impl Lane {
     pub(crate) fn new(shared: &Arc<Shared>, core: usize, alarm: Alarm) -> Self {
         let lane = Self(Arc::new(Core {
             cells: Arc::clone(&shared.cells[core]),
-            pool: Pool::new(&shared.settings().connection),
-            dialing: sync::Mutex::default(),
-            shares: AtomicBool::new(shared.dialer.offers_http2()),
+            link: ArcSwap::from_pointee(shared.link()),
             alarm,
             runtime: Handle::current(),
             shared: Arc::clone(shared),
         }));
         let sweeper = Arc::downgrade(&lane.0);
-        let pause = shared.settings().connection.idle_timeout / 2;
         tokio::spawn(async move {
             while let Some(core) = sweeper.upgrade() {
-                core.pool.sweep(Instant::now());
+                core.link.load().pool.sweep(Instant::now());
+                let pause = core.shared.settings().connection.idle_timeout / 2;
                 drop(core);
                 tokio::time::sleep(pause).await;
             }
         });
         lane
+    }
+
+    /// Whether it is a part of `shared`.
+    pub(crate) fn is_of(&self, shared: &Arc<Shared>) -> bool {
+        Arc::ptr_eq(&self.0.shared, shared)
+    }
+
+    /// Follows a change of the settings, on the core's own thread.
+    pub(crate) fn follow(&self) {
+        let core = &self.0;
+        let current = core.shared.dialer.load_full();
+        if !Arc::ptr_eq(&core.link.load().dialer, &current) {
+            core.link.store(Arc::new(core.shared.link()));
+        }
+        // More calls may be allowed at once.
+        worker::hire(core);
     }
 
     /// The settings of the lane.

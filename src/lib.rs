@@ -72,5 +72,6 @@ mod outcome;
 mod pacing;
 mod proxy;
 mod server;
+mod state;
 mod systemd;
 mod upstream;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use pacegate::cli::{self, Cli, Command};
 use pacegate::config::Config;
-use pacegate::daemon::{Daemon, DaemonError};
+use pacegate::daemon::{Daemon, DaemonError, Reload};
 use pacegate::demo;
 use pacegate::{signals, telemetry};
 
@@ -37,7 +37,10 @@ fn run(cli: &Cli) -> ExitCode {
     signals::raise_file_limit();
     let ran = block_on(async {
         let stop = signals::stop().map_err(DaemonError::System)?;
-        Daemon::bind(config)?.run(stop).await
+        let reloads = signals::reload().map_err(DaemonError::System)?;
+        let (daemon, cli) = (Daemon::bind(config)?, cli.clone());
+        let reload = Reload::new(reloads, move || load(&cli));
+        daemon.reloaded_by(reload).run(stop).await
     });
     match ran {
         Ok(_) => ExitCode::SUCCESS,
@@ -69,7 +72,7 @@ fn load(cli: &Cli) -> Result<Config, String> {
 
 fn code(error: &DaemonError) -> u8 {
     match error {
-        DaemonError::Listen(_) | DaemonError::Upstream(..) => MISUSED,
+        DaemonError::Listen(_) | DaemonError::Upstream(..) | DaemonError::State(_) => MISUSED,
         DaemonError::System(_) | DaemonError::CoreLost => FAILED,
     }
 }

@@ -51,10 +51,12 @@ pub(crate) struct Limits {
     /// The lane's own first, then one for each kind of key.
     scopes: Vec<Scope>,
     cooldown: config::Cooldown,
+    /// How often the kinds of keys have changed.
+    kinds: u32,
 }
 
 /// What a request costs, and whom.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Charge {
     /// What limits count that do not count requests.
     pub(crate) cost: NonZeroU32,
@@ -67,6 +69,14 @@ pub(crate) struct Charge {
 pub(crate) struct Turn {
     number: u64,
     charge: Charge,
+    kinds: u32,
+}
+
+impl Turn {
+    /// What it costs, and whom.
+    pub(crate) fn charge(&self) -> &Charge {
+        &self.charge
+    }
 }
 
 /// How the request of a turn ended, as far as the limits are concerned.
@@ -166,6 +176,7 @@ impl Limits {
             guard: Guard::new(settings.guard),
             scopes: scopes(settings),
             cooldown: settings.cooldown.clone(),
+            kinds: 0,
         }
     }
 
@@ -173,25 +184,26 @@ impl Limits {
     pub(crate) fn reconfigure(&mut self, settings: &config::Upstream, now: Instant) {
         let at = self.settle(now);
         let mut olds = std::mem::replace(&mut self.scopes, scopes(settings));
-        let kinds: Vec<Vec<config::Limit>> =
-            olds.iter().map(|scope| scope.limits().to_vec()).collect();
-        for (index, scope) in self.scopes.iter_mut().enumerate() {
-            // Without limits of its own a scope is never looked for.
-            let kind = scope.limits().first().and_then(|limit| limit.per.clone());
-            let same = |old: &[config::Limit]| {
-                (index == 0) == old.first().is_none_or(|limit| limit.per.is_none())
-                    && (index == 0 || old.first().and_then(|limit| limit.per.clone()) == kind)
-            };
-            let Some(old) = kinds.iter().position(|old| same(old)) else {
-                continue;
-            };
-            let limits = scope.limits().to_vec();
-            let taken = std::mem::replace(&mut olds[old], Scope::lane(Vec::new()));
-            scope.inherit(taken, at);
+        // Where the keys of each scope stand in the charges made so far.
+        let places: Vec<Option<usize>> = self
+            .scopes
+            .iter()
+            .map(|scope| olds.iter().position(|old| old.per() == scope.per()))
+            .collect();
+        for (scope, place) in self.scopes.iter_mut().zip(&places) {
+            let Some(place) = *place else { continue };
+            let old_limits = olds[place].limits().to_vec();
+            scope.inherit(&mut olds[place], at);
             for charge in self.guard.open() {
-                if let Some(state) = scope.get_mut(charge.key(old)) {
-                    state.adopt(&limits, &kinds[old], charge);
-                }
+                scope.adopt(&old_limits, charge.key(place), charge);
+            }
+        }
+        if !places.iter().copied().eq((0..olds.len()).map(Some)) {
+            self.kinds += 1;
+            for charge in self.guard.open_mut() {
+                let keys = places[1..].iter();
+                let keys = keys.map(|place| place.map_or(0, |place| charge.key(place)));
+                charge.keys = Some(keys.collect());
             }
         }
         self.guard.set(settings.guard);
@@ -205,7 +217,8 @@ impl Limits {
         let first = self.guard.first_counted(at);
         let until = |(index, scope): (usize, &Scope)| {
             let state = scope.get(charge.key(index));
-            state.map_or(at, |state| state.ready_at(at, charge, first))
+            let unknown = scope.unknown_until().max(at);
+            state.map_or(unknown, |state| state.ready_at(at, charge, first))
         };
         let mut each = self.scopes.iter().enumerate().map(until);
         let lane = each.next().unwrap_or(at);
@@ -235,13 +248,25 @@ impl Limits {
             }
         }
         self.guard.start(at, charge.clone());
-        Turn { number, charge }
+        Turn {
+            number,
+            charge,
+            kinds: self.kinds,
+        }
     }
 
     /// The request of `turn` has ended at `now`.
     pub(crate) fn close(&mut self, turn: Turn, end: End<'_>, now: Instant) -> Closed {
         let at = self.settle(now);
-        let Turn { number, charge } = turn;
+        let Turn {
+            number,
+            mut charge,
+            kinds,
+        } = turn;
+        if kinds != self.kinds {
+            // Its keys are no longer told apart, or stand elsewhere.
+            charge.keys = None;
+        }
         match end {
             End::Answered(_) | End::Refused(..) => {
                 if let Some(charge) = self.guard.answered(number, at) {
@@ -425,13 +450,24 @@ impl Limits {
         self.scopes.iter().map(Scope::keys).sum()
     }
 
-    /// Another run of this program had started a request by `at`, which may be
-    /// in the past.
-    pub(crate) fn spent(&mut self, charge: &Charge, at: Instant) {
+    /// Another run of this program had started so many requests by `at`, which
+    /// may be in the past or in the future; told in the order of time.
+    pub(crate) fn spent(&mut self, charge: &Charge, times: NonZeroU32, at: Instant) {
         let at = self.time(at);
+        // On its way for so long at most.
+        let counted = at + self.guard.span();
         for (index, scope) in self.scopes.iter_mut().enumerate() {
-            scope.enter(charge.key(index), at).1.spent(at, charge);
+            let (_, state) = scope.enter(charge.key(index), at);
+            state.spent([at, counted], charge, times);
         }
+    }
+
+    /// What was spent until `at` is not known: it counts as everything. Returns
+    /// the time from which everything can be spent again.
+    pub(crate) fn spent_all(&mut self, at: Instant) -> Instant {
+        let at = self.time(at) + self.guard.span();
+        let until = self.scopes.iter_mut().map(|scope| scope.spent_all(at));
+        self.epoch + until.max().unwrap_or(at)
     }
 
     /// `now` as a time since the epoch, after the requests whose guard has run
@@ -511,7 +547,7 @@ fn scopes(settings: &config::Upstream) -> Vec<Scope> {
     let keyed = settings
         .kinds()
         .into_iter()
-        .map(|kind| Scope::keyed(of(Some(kind)), settings.max_keys.get()));
+        .map(|kind| Scope::keyed(kind, of(Some(kind)), settings.max_keys.get()));
     std::iter::once(Scope::lane(of(None)))
         .chain(keyed)
         .collect()

@@ -17,6 +17,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ::http::{Request, Response, StatusCode};
+use arc_swap::ArcSwap;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
@@ -65,7 +66,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// One core's server.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
-    pub(crate) proxy: Arc<Proxy>,
+    /// Replaced by a reload; a request keeps the one it began with.
+    pub(crate) proxy: Arc<ArcSwap<Proxy>>,
     pub(crate) settings: Arc<config::Client>,
     pub(crate) connections: Arc<Connections>,
     /// Becomes true when the daemon begins to stop.
@@ -188,7 +190,7 @@ impl Server {
         let (proxy, activity) = (Arc::clone(&self.proxy), Arc::clone(activity));
         let ending = Arc::clone(ending);
         service_fn(move |request: Request<Incoming>| {
-            let proxy = Arc::clone(&proxy);
+            let proxy = proxy.load_full();
             let (number, underway) = activity.begin();
             let refusal = activity.refusal(number);
             let (activity, ending) = (Arc::clone(&activity), Arc::clone(&ending));

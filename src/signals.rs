@@ -29,6 +29,24 @@ pub fn stop() -> io::Result<mpsc::Receiver<()>> {
     Ok(stop)
 }
 
+/// A message for each SIGHUP; those that come while one waits are one.
+///
+/// # Errors
+///
+/// The handler cannot be installed.
+pub fn reload() -> io::Result<mpsc::Receiver<()>> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let (sender, reload) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            if sender.send(()).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(reload)
+}
+
 /// Raises the limit on open files as far as we may: each caller and each call
 /// takes one.
 pub fn raise_file_limit() {

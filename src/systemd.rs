@@ -10,6 +10,14 @@ pub(crate) fn ready() {
     notify(&[NotifyState::Ready]);
 }
 
+/// The settings are read anew; [`ready`] ends it, however that goes.
+pub(crate) fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!(%error, "the service manager cannot be told"),
+    }
+}
+
 /// The daemon begins to stop and needs at most `drain` from now.
 pub(crate) fn stopping(drain: Duration) {
     let micros = u32::try_from((drain + MARGIN).as_micros()).unwrap_or(u32::MAX);

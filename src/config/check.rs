@@ -18,7 +18,7 @@ use super::fault::{Fault, nearest, quote};
 use super::file::{self, Bytes, Count, Placed, Written};
 use super::report::{Problems, Report};
 use super::size;
-use super::{Client, Config, Log, LogFormat, Shutdown};
+use super::{Client, Config, Log, LogFormat, Missing, Shutdown, State};
 
 mod address;
 mod cost;
@@ -46,6 +46,8 @@ struct Places {
     directory: PathBuf,
     /// `$CREDENTIALS_DIRECTORY`, where systemd puts what `LoadCredential=` names.
     credentials: Option<OsString>,
+    /// `$STATE_DIRECTORY`, where systemd keeps what `StateDirectory=` names.
+    state: Option<OsString>,
 }
 
 /// Checks `text`, the content of the file at `path`.
@@ -58,6 +60,7 @@ pub(super) fn config(path: &Path, text: &str) -> Result<Config, Problems> {
     let places = Places {
         directory: path.parent().unwrap_or(Path::new("")).to_owned(),
         credentials: std::env::var_os("CREDENTIALS_DIRECTORY"),
+        state: std::env::var_os("STATE_DIRECTORY"),
     };
     let (file, mut report) = file::read(text);
     match resolve(&file, &places, &mut report) {
@@ -72,6 +75,7 @@ fn resolve(file: &file::File, places: &Places, report: &mut Report<'_>) -> Optio
     let threads = threads(file.threads.as_ref(), report);
     let client = client(&file.client, report);
     let log = log(&file.log, report);
+    let state = state(&file.state, places, report);
     let upstreams = upstream::all(&file.upstream, places, report);
     Some(Config {
         listen,
@@ -82,6 +86,7 @@ fn resolve(file: &file::File, places: &Places, report: &mut Report<'_>) -> Optio
         shutdown: Shutdown {
             drain: time(file.shutdown.drain, seconds(30)),
         },
+        state: state?,
         upstreams,
     })
 }
@@ -140,6 +145,31 @@ fn log(written: &file::Log, report: &mut Report<'_>) -> Option<Log> {
         format: choice(written.format.as_ref(), &formats, report)?,
         filter: filter.map_or("info", |filter| filter.get_ref()).to_owned(),
         requests: written.requests.unwrap_or(false),
+    })
+}
+
+/// `None` only when something was reported.
+fn state(written: &file::State, places: &Places, report: &mut Report<'_>) -> Option<State> {
+    let variants = [("spent", Missing::Spent), ("fresh", Missing::Fresh)];
+    let given = || {
+        // Several are separated by colons.
+        let folders = std::env::split_paths(places.state.as_ref()?).next();
+        folders.filter(|folder| folder.is_absolute())
+    };
+    let dir = match &written.dir {
+        None => given(),
+        Some(dir) if dir.get_ref() == "off" => None,
+        Some(dir) => {
+            if dir.get_ref().is_empty() {
+                let fault = Fault::new("is empty, expected a folder or `off`");
+                report.add(dir.span(), fault);
+            }
+            Some(places.directory.join(dir.get_ref()))
+        }
+    };
+    Some(State {
+        dir,
+        missing: choice(written.missing.as_ref(), &variants, report)?,
     })
 }
 

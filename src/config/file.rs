@@ -44,6 +44,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) shutdown: Shutdown,
     #[serde(default)]
+    pub(super) state: State,
+    #[serde(default)]
     pub(super) upstream: Named<Upstream>,
 }
 
@@ -73,6 +75,14 @@ pub(super) struct Log {
 #[serde(deny_unknown_fields)]
 pub(super) struct Shutdown {
     pub(super) drain: Option<Written<Duration>>,
+}
+
+/// `[state]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct State {
+    pub(super) dir: Option<Spanned<String>>,
+    pub(super) missing: Option<Spanned<String>>,
 }
 
 /// `[upstream.NAME]`.

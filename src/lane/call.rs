@@ -291,7 +291,9 @@ impl Core {
         let now = Instant::now();
         let mut limits = shared.limits();
         limits.ready(charge, now).ok()?;
-        let lease = Lease::new(self, self.pool.take(now)?, slot);
+        let link = self.link.load_full();
+        let connection = link.pool.take(now)?;
+        let lease = Lease::new(self, link, connection, slot);
         let turn = limits.start(charge.clone(), now, now);
         drop(limits);
         Some((lease, Taken::new(shared, turn)))

@@ -9,7 +9,7 @@
 //! that do not carry it have one key together. Path segments, the values of
 //! fields and cookies are taken as they are written.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::hash::Hasher;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
@@ -23,11 +23,6 @@ use crate::pacing::Charge;
 
 /// What the hashes of keys depend on.
 pub(crate) type Seed = [u64; 2];
-
-/// A seed that nobody can guess.
-pub(crate) fn random_seed() -> Seed {
-    [0, 1].map(|word: u64| RandomState::new().hash_one(word))
-}
 
 /// What requests of a lane cost.
 #[derive(Debug)]
@@ -70,6 +65,11 @@ enum Kind {
 }
 
 impl Tariff {
+    /// That of other settings, with the same keys.
+    pub(super) fn renewed(&self, settings: &config::Upstream) -> Self {
+        Self::new(settings, self.seed)
+    }
+
     /// The tariff of `settings`.
     pub(super) fn new(settings: &config::Upstream, seed: Seed) -> Self {
         let rules: Vec<Rule> = settings.costs.iter().filter_map(Rule::new).collect();

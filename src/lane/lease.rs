@@ -11,11 +11,12 @@ use ::http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::link::Link;
 use super::tunnel;
 use super::worker::hire;
 use super::{Core, Shared};
 use crate::http::body::Upload;
-use crate::upstream::{Connection, Origin, SendError};
+use crate::upstream::{Connection, SendError};
 
 /// One of the `max_in_flight` slots.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub(super) struct Slot(Arc<Shared>);
 #[derive(Debug)]
 pub(super) struct Lease {
     core: Arc<Core>,
+    link: Arc<Link>,
     connection: Option<Connection>,
     slot: Option<Slot>,
 }
@@ -51,9 +53,15 @@ impl Drop for Slot {
 }
 
 impl Lease {
-    pub(super) fn new(core: &Arc<Core>, connection: Connection, slot: Slot) -> Self {
+    pub(super) fn new(
+        core: &Arc<Core>,
+        link: Arc<Link>,
+        connection: Connection,
+        slot: Slot,
+    ) -> Self {
         Self {
             core: Arc::clone(core),
+            link,
             connection: Some(connection),
             slot: Some(slot),
         }
@@ -63,7 +71,6 @@ impl Lease {
     pub(super) fn send(
         &mut self,
         request: Request<Upload>,
-        origin: &Origin,
     ) -> impl Future<Output = Result<Response<Incoming>, Box<SendError>>> + Send + use<> {
         let connection = self.connection.as_mut();
         let connection = connection.expect("a lease has its connection until it is finished");
@@ -72,7 +79,7 @@ impl Lease {
                 Arc::clone(&self.core),
                 request,
             ))),
-            false => Ok(connection.send(request, origin)),
+            false => Ok(connection.send(request, self.link.dialer.origin())),
         };
         async move {
             match sent {
@@ -84,8 +91,9 @@ impl Lease {
 
     /// Whether the connection can still be expected to work at `now`.
     pub(super) fn is_fresh(&self, now: Instant) -> bool {
+        let current = Arc::ptr_eq(&self.link, &self.core.link.load());
         let connection = self.connection.as_ref();
-        connection.is_some_and(|connection| self.core.pool.is_fresh(connection, now))
+        current && connection.is_some_and(|connection| self.link.pool.is_fresh(connection, now))
     }
 
     /// Whether the upstream may be closing the connection this instant.
@@ -103,7 +111,7 @@ impl Lease {
     /// The call is over and the connection can be used again.
     pub(super) fn finish(mut self) {
         if let Some(connection) = self.connection.take() {
-            self.core.pool.put(connection, Instant::now());
+            self.link.pool.put(connection, Instant::now());
         }
     }
 }

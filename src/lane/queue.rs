@@ -6,7 +6,7 @@
 //! for one in the order in which they came. Where limits have keys, a place of
 //! the key comes first (`share`).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -20,7 +20,8 @@ use crate::pacing::Charge;
 pub(super) struct Room {
     requests: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
-    max_bytes: usize,
+    /// The sizes of both, as set last. Held for a few lines.
+    sizes: Mutex<[usize; 2]>,
     shares: Shares,
 }
 
@@ -36,13 +37,36 @@ pub(super) struct Place {
 impl Room {
     pub(super) fn new(settings: &config::Upstream) -> Self {
         let shares = Shares::new(settings.max_waiting_per_key.get());
-        let settings = &settings.queue;
-        let max_bytes = settings.max_bytes.min(u32::MAX as usize);
+        let [requests, bytes] = sizes(&settings.queue);
         Self {
-            requests: Arc::new(Semaphore::new(settings.max_requests.get())),
-            bytes: Arc::new(Semaphore::new(max_bytes)),
-            max_bytes,
+            requests: Arc::new(Semaphore::new(requests)),
+            bytes: Arc::new(Semaphore::new(bytes)),
+            sizes: Mutex::new([requests, bytes]),
             shares,
+        }
+    }
+
+    /// Takes other bounds. Where they are smaller, places that are taken go as
+    /// they come back, before anybody gets one.
+    pub(super) fn resize(&self, settings: &config::Upstream) {
+        self.shares.resize(settings.max_waiting_per_key.get());
+        let new = sizes(&settings.queue);
+        let old = std::mem::replace(&mut *self.sizes(), new);
+        for (semaphore, (old, new)) in [&self.requests, &self.bytes]
+            .into_iter()
+            .zip(old.into_iter().zip(new))
+        {
+            if let Some(more) = new.checked_sub(old) {
+                semaphore.add_permits(more);
+                continue;
+            }
+            let fewer = u32::try_from(old - new).unwrap_or(u32::MAX);
+            let taken = Arc::clone(semaphore).acquire_many_owned(fewer);
+            tokio::spawn(async move {
+                if let Ok(permits) = taken.await {
+                    permits.forget();
+                }
+            });
         }
     }
 
@@ -78,8 +102,21 @@ impl Room {
     /// A head longer than the whole queue takes all of it rather than wait
     /// forever.
     fn permits(&self, bytes: usize) -> u32 {
-        bytes.min(self.max_bytes) as u32
+        bytes.min(self.sizes()[1]) as u32
     }
+
+    fn sizes(&self) -> MutexGuard<'_, [usize; 2]> {
+        self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Requests and bytes; no more than can be counted.
+fn sizes(settings: &config::Queue) -> [usize; 2] {
+    let most = u32::MAX as usize;
+    [
+        settings.max_requests.get().min(most),
+        settings.max_bytes.min(most),
+    ]
 }
 
 impl Place {

@@ -7,7 +7,7 @@
 //! A key is known here as long as a request of it waits.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -20,7 +20,8 @@ type Id = (usize, u64);
 /// The places of all keys.
 #[derive(Debug)]
 pub(super) struct Shares {
-    max: usize,
+    /// For keys that come from now on.
+    max: AtomicUsize,
     known: Arc<Known>,
 }
 
@@ -64,10 +65,16 @@ struct User {
 }
 
 impl Shares {
+    /// Takes another bound, for keys that do not wait yet.
+    pub(super) fn resize(&self, max: usize) {
+        let max = max.min(Semaphore::MAX_PERMITS);
+        self.max.store(max, Ordering::Relaxed);
+    }
+
     /// At most `max` places for each key.
     pub(super) fn new(max: usize) -> Self {
         Self {
-            max: max.min(Semaphore::MAX_PERMITS),
+            max: AtomicUsize::new(max.min(Semaphore::MAX_PERMITS)),
             known: Arc::default(),
         }
     }
@@ -112,7 +119,7 @@ impl Shares {
             let mut known = self.known.lock();
             let entry = known.entry(id).or_insert_with(|| Entry {
                 key: Arc::new(Key {
-                    places: Arc::new(Semaphore::new(self.max)),
+                    places: Arc::new(Semaphore::new(self.max.load(Ordering::Relaxed))),
                     cost: AtomicU64::new(0),
                 }),
                 users: 0,

@@ -229,7 +229,7 @@ async fn the_time_held_is_booked_to_what_held_the_head_of_the_queue() {
     for caller in callers {
         caller.await.unwrap();
     }
-    let text = crate::metrics::render(vec![rig.snapshot()], 0);
+    let text = crate::metrics::render(vec![rig.snapshot()], 0, &Arc::default());
     let line = |by: &str| {
         let name = format!("pacegate_held_seconds_total{{upstream=\"a\",by=\"{by}\"}} ");
         let value = text

@@ -145,7 +145,7 @@ pub(super) async fn send_apart(
     core: Arc<Core>,
     request: Request<Upload>,
 ) -> Result<Response<Incoming>, Box<SendError>> {
-    let dialer = &core.shared.dialer;
+    let dialer = core.shared.dialer.load_full();
     match dialer.connect_http1().await {
         Ok((mut connection, driver)) => {
             core.runtime.spawn(driver);

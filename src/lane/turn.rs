@@ -18,7 +18,11 @@ pub(super) struct Taken {
 }
 
 impl Taken {
+    /// Writes down that the turn is spent; only then may its request be sent.
     pub(super) fn new(shared: &Arc<Shared>, turn: Turn) -> Self {
+        if let Some(journal) = &shared.journal {
+            journal.spend(turn.charge(), Instant::now());
+        }
         Self {
             shared: Arc::clone(shared),
             turn: Some(turn),

@@ -19,6 +19,7 @@ use super::exchange::{self, Broken};
 use super::gate::Pass;
 use super::job::{Call, Job};
 use super::lease::{Lease, Slot};
+use super::link::Link;
 use super::turn::Taken;
 use super::{Core, Shared};
 use crate::outcome::Outcome;
@@ -55,7 +56,8 @@ async fn run(core: Arc<Core>, mut slot: Slot, standing: Standing) {
     let mut pause = FIRST_PAUSE;
     loop {
         let began = Instant::now();
-        let connection = match connection(&core, began).await {
+        let link = core.link.load_full();
+        let connection = match connection(&core, &link, began).await {
             Ok(connection) => connection,
             Err(error) => match outage(&core, began, pause, &error) {
                 Some(wait) => {
@@ -66,7 +68,7 @@ async fn run(core: Arc<Core>, mut slot: Slot, standing: Standing) {
                 None => break,
             },
         };
-        let lease = Lease::new(&core, connection, slot);
+        let lease = Lease::new(&core, link, connection, slot);
         match core.shared.gate.pass(&core, &lease, began).await {
             Pass::Turn(job, call, turn) => {
                 drop(standing);
@@ -108,11 +110,11 @@ async fn serve(core: &Arc<Core>, lease: Lease, job: Job, call: Call, turn: Taken
 }
 
 /// A connection: a ready one of this core, or a new one.
-async fn connection(core: &Arc<Core>, began: Instant) -> Result<Connection, ConnectError> {
-    if let Some(connection) = core.pool.take(began) {
+async fn connection(core: &Core, link: &Link, began: Instant) -> Result<Connection, ConnectError> {
+    if let Some(connection) = link.pool.take(began) {
         return Ok(connection);
     }
-    while let Some(mut connection) = core.pool.take_resting() {
+    while let Some(mut connection) = link.pool.take_resting() {
         if let Ok(true) = time::timeout(LONGEST_REST, connection.ready()).await {
             return Ok(connection);
         }
@@ -120,28 +122,28 @@ async fn connection(core: &Arc<Core>, began: Instant) -> Result<Connection, Conn
     // Where one connection carries many calls, one at a time is opened, and
     // those who had to wait for it look first whether it has room for them.
     let mut dialing = None;
-    if core.shares.load(Ordering::Relaxed) {
-        let turn = core.dialing.lock().await;
-        if let Some(connection) = core.pool.take(Instant::now()) {
+    if link.shares.load(Ordering::Relaxed) {
+        let turn = link.dialing.lock().await;
+        if let Some(connection) = link.pool.take(Instant::now()) {
             return Ok(connection);
         }
-        dialing = Some(turn).filter(|_| core.shares.load(Ordering::Relaxed));
+        dialing = Some(turn).filter(|_| link.shares.load(Ordering::Relaxed));
     }
-    let connection = open(core).await?;
-    core.shares.store(connection.is_shared(), Ordering::Relaxed);
-    core.pool.offer(&connection);
+    let connection = open(core, link).await?;
+    link.shares.store(connection.is_shared(), Ordering::Relaxed);
+    link.pool.offer(&connection);
     drop(dialing);
     Ok(connection)
 }
 
 /// Opens a connection, in several tries.
-async fn open(core: &Arc<Core>) -> Result<Connection, ConnectError> {
+async fn open(core: &Core, link: &Link) -> Result<Connection, ConnectError> {
     let shared = &core.shared;
     let mut pause = FIRST_PAUSE;
     let mut tries = 1;
     loop {
         let from = Instant::now();
-        match shared.dialer.connect().await {
+        match link.dialer.connect().await {
             Ok((connection, driver)) => {
                 core.runtime.spawn(driver);
                 shared.connected(from.elapsed());

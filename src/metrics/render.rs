@@ -2,6 +2,8 @@
 //! prometheus-client from the lanes' snapshots.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -12,7 +14,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::process::Process;
-use super::{Again, Holder, Snapshot, Sum};
+use super::{Again, Holder, Reloads, Snapshot, Sum};
 use crate::outcome::Outcome;
 use crate::pacing::Gauge;
 
@@ -26,11 +28,12 @@ type Rows<'a> =
     &'a dyn Fn(&Snapshot, &mut dyn FnMut(&Pairs<'_>, u64) -> fmt::Result) -> fmt::Result;
 
 /// All metrics as text.
-pub(crate) fn render(lanes: Vec<Snapshot>, connections: u64) -> String {
+pub(crate) fn render(lanes: Vec<Snapshot>, connections: u64, reloads: &Arc<Reloads>) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(All {
         lanes,
         connections,
+        reloads: Arc::clone(reloads),
         process: Process::read(),
     }));
     let mut text = String::new();
@@ -43,6 +46,7 @@ pub(crate) fn render(lanes: Vec<Snapshot>, connections: u64) -> String {
 struct All {
     lanes: Vec<Snapshot>,
     connections: u64,
+    reloads: Arc<Reloads>,
     process: Option<Process>,
 }
 
@@ -52,6 +56,7 @@ impl Collector for All {
         self.responses(&mut to)?;
         self.limits(&mut to)?;
         self.times(&mut to)?;
+        self.reloads(&mut to)?;
         self.program(&mut to)
     }
 }
@@ -177,6 +182,26 @@ impl All {
             }
         }
         Ok(())
+    }
+
+    fn reloads(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let read = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
+        let Reloads {
+            applied,
+            refused,
+            last_applied,
+        } = &*self.reloads;
+        let (name, help) = ("pacegate_config_reloads", "Reloads of the settings");
+        let mut family = to.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (result, count) in [("applied", applied), ("refused", refused)] {
+            let labels = [("result", result)];
+            ConstCounter::new(read(count)).encode(family.encode_family(&labels)?)?;
+        }
+        let name = "pacegate_config_last_applied_timestamp";
+        let help = "When settings were reloaded last, since the Unix epoch; 0 if never";
+        let unit = Some(&Unit::Seconds);
+        let last = to.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        ConstGauge::new(read(last_applied)).encode(last)
     }
 
     fn program(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {

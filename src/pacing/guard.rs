@@ -128,6 +128,12 @@ impl Guard {
         self.started.iter().flatten().map(|open| &open.charge)
     }
 
+    /// The same, to be changed.
+    pub(super) fn open_mut(&mut self) -> impl Iterator<Item = &mut Charge> {
+        let open = self.started.iter_mut().flatten();
+        open.map(|open| &mut open.charge)
+    }
+
     /// When the first of the open turns will have been counted if its answer
     /// does not come before; `now` if none is open.
     pub(super) fn first_counted(&self, now: Duration) -> Duration {

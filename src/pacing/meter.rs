@@ -109,15 +109,35 @@ impl Meter {
         self.open = self.open.saturating_add(self.cost(charge).get());
     }
 
-    /// A request was counted at `at` that was not started here.
-    pub(super) fn spent(&mut self, at: Duration, charge: &Charge) {
-        let cost = self.cost(charge);
+    /// So many requests were started at the first of the times, and counted at
+    /// the second, that were not started here.
+    pub(super) fn spent(
+        &mut self,
+        [started, counted]: [Duration; 2],
+        charge: &Charge,
+        count: NonZeroU32,
+    ) {
+        let cost = self.cost(charge).saturating_mul(count);
         match &mut self.rule {
             Rule::Window(window, spacing) => {
-                window.counted(at, cost);
-                spacing.bucket().spend(at, cost);
+                window.counted(counted, cost);
+                spacing.bucket().spend(started, cost);
             }
-            Rule::Bucket(bucket) => bucket.spend(at, cost),
+            Rule::Bucket(bucket) => bucket.spend(counted, cost),
+        }
+    }
+
+    /// All that there was had been spent at `at`; returns when it is whole again.
+    pub(super) fn spent_all(&mut self, at: Duration) -> Duration {
+        match &mut self.rule {
+            Rule::Window(window, _) => {
+                window.counted(at, window.count());
+                window.empty_at()
+            }
+            Rule::Bucket(bucket) => {
+                bucket.spend(at, bucket.size());
+                bucket.full_at()
+            }
         }
     }
 

@@ -7,13 +7,14 @@
 //! stricter than the limits ask for and never laxer.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::Charge;
 use super::budget::Budgets;
 use super::cooldown::Cooldown;
 use super::meter::Meter;
-use crate::config::Limit;
+use crate::config::{Limit, Per};
 
 /// The key of those that find no state of their own.
 const OTHERS: u64 = 0;
@@ -21,8 +22,12 @@ const OTHERS: u64 = 0;
 /// Limits of one kind, and their states.
 #[derive(Debug)]
 pub(super) struct Scope {
+    /// What tells the keys apart; `None` for the whole lane.
+    per: Option<Per>,
     limits: Vec<Limit>,
     states: States,
+    /// Before this time a key of which nothing is known may have spent all.
+    unknown_until: Duration,
 }
 
 #[derive(Debug)]
@@ -51,14 +56,18 @@ impl Scope {
     /// The limits of the whole lane.
     pub(super) fn lane(limits: Vec<Limit>) -> Self {
         Self {
+            per: None,
             states: States::Lane(Box::new(State::new(&limits, false))),
             limits,
+            unknown_until: Duration::ZERO,
         }
     }
 
     /// The limits of each key, of which at most `max` are told apart.
-    pub(super) fn keyed(limits: Vec<Limit>, max: usize) -> Self {
+    pub(super) fn keyed(per: &Per, limits: Vec<Limit>, max: usize) -> Self {
         Self {
+            per: Some(per.clone()),
+            unknown_until: Duration::ZERO,
             limits,
             states: States::Keyed {
                 known: HashMap::new(),
@@ -66,6 +75,15 @@ impl Scope {
                 sweep_at: max.min(64),
             },
         }
+    }
+
+    pub(super) fn per(&self) -> Option<&Per> {
+        self.per.as_ref()
+    }
+
+    /// Before this time a key of which nothing is known cannot start.
+    pub(super) fn unknown_until(&self) -> Duration {
+        self.unknown_until
     }
 
     pub(super) fn limits(&self) -> &[Limit] {
@@ -136,25 +154,56 @@ impl Scope {
         }
     }
 
+    /// Nobody knows what was spent by `at`: all of it. Returns when everything
+    /// can be spent again.
+    pub(super) fn spent_all(&mut self, at: Duration) -> Duration {
+        let known: Vec<&mut State> = match &mut self.states {
+            States::Lane(state) => vec![state],
+            States::Keyed { known, .. } => known.values_mut().collect(),
+        };
+        // A key of which nothing is known gets its state when it first starts.
+        let mut unknown = State::new(&self.limits, true);
+        let until = unknown.spent_all(at);
+        self.unknown_until = self.unknown_until.max(until);
+        let until = known.into_iter().map(|state| state.spent_all(at));
+        until.max().unwrap_or(self.unknown_until)
+    }
+
     /// Takes over what `old`, a scope of the same kind, knows at `now`.
-    pub(super) fn inherit(&mut self, old: Self, now: Duration) {
-        match (&mut self.states, old.states) {
+    pub(super) fn inherit(&mut self, old: &mut Self, now: Duration) {
+        self.unknown_until = old.unknown_until;
+        let old_limits = &old.limits;
+        match (&mut self.states, &mut old.states) {
             (States::Lane(state), States::Lane(old_state)) => {
-                state.inherit(&self.limits, *old_state, &old.limits, now);
+                let empty = Box::new(State::new(&[], false));
+                let old_state = std::mem::replace(old_state, empty);
+                state.inherit(&self.limits, *old_state, old_limits, now);
             }
-            (
-                States::Keyed { known, .. },
-                States::Keyed {
-                    known: old_known, ..
-                },
-            ) => {
-                for (key, old_state) in old_known {
+            (States::Keyed { known, .. }, States::Keyed { known: olds, .. }) => {
+                for (key, old_state) in olds.drain() {
                     let mut state = State::new(&self.limits, true);
-                    state.inherit(&self.limits, old_state, &old.limits, now);
+                    state.inherit(&self.limits, old_state, old_limits, now);
                     known.insert(key, state);
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A request is on its way that limits which are not among `old_limits` did
+    /// not see start.
+    pub(super) fn adopt(&mut self, old_limits: &[Limit], key: u64, charge: &Charge) {
+        let state = match &mut self.states {
+            States::Lane(state) => state,
+            States::Keyed { known, .. } => match known.get_mut(&key) {
+                Some(state) => state,
+                None => return,
+            },
+        };
+        for (limit, meter) in self.limits.iter().zip(&mut state.meters) {
+            if !old_limits.contains(limit) {
+                meter.adopt(charge);
+            }
         }
     }
 }
@@ -207,10 +256,16 @@ impl State {
         }
     }
 
-    pub(super) fn spent(&mut self, at: Duration, charge: &Charge) {
+    pub(super) fn spent(&mut self, times: [Duration; 2], charge: &Charge, count: NonZeroU32) {
         for meter in &mut self.meters {
-            meter.spent(at, charge);
+            meter.spent(times, charge, count);
         }
+    }
+
+    fn spent_all(&mut self, at: Duration) -> Duration {
+        let meters = self.meters.iter_mut();
+        let until = meters.map(|meter| meter.spent_all(at));
+        until.max().unwrap_or(at)
     }
 
     pub(super) fn empty_until(&self, until: Duration) {
@@ -249,21 +304,11 @@ impl State {
                 continue;
             }
             for (at, cost) in &history {
-                meter.spent(*at, &Charge::of(*cost));
+                meter.spent([*at; 2], &Charge::of(*cost), NonZeroU32::MIN);
             }
         }
         self.cooldown = old.cooldown;
         self.budgets = old.budgets;
         self.pending = old.pending;
-    }
-
-    /// The requests that are on their way, for limits that did not see them
-    /// start.
-    pub(super) fn adopt(&mut self, limits: &[Limit], old_limits: &[Limit], charge: &Charge) {
-        for (limit, meter) in limits.iter().zip(&mut self.meters) {
-            if !old_limits.contains(limit) {
-                meter.adopt(charge);
-            }
-        }
     }
 }

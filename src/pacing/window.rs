@@ -16,7 +16,7 @@ use std::time::Duration;
 /// The log of one window. Times are durations since the lane's epoch.
 #[derive(Debug)]
 pub(super) struct Window {
-    count: u32,
+    count: NonZeroU32,
     period: Duration,
     /// In nanoseconds; the period over [`Window::new`]'s `slots`.
     slot: u64,
@@ -36,7 +36,7 @@ impl Window {
     /// A log of about `slots` entries at most.
     pub(super) fn new(count: NonZeroU32, period: Duration, slots: u32) -> Self {
         Self {
-            count: count.get(),
+            count,
             period,
             slot: nanos(period / slots).max(1),
             counted: VecDeque::new(),
@@ -55,7 +55,7 @@ impl Window {
             let at = at.max(last.at);
             // Few entries are kept exactly.
             if at == last.at
-                || (self.count as u64 > nanos(self.period) / self.slot
+                || (u64::from(self.count.get()) > nanos(self.period) / self.slot
                     && nanos(at) / self.slot == nanos(last.at) / self.slot)
             {
                 last.at = at;
@@ -89,6 +89,7 @@ impl Window {
             .map(|entry| entry.cost)
             .sum();
         self.count
+            .get()
             .saturating_sub((self.spent - freed).saturating_add(open))
     }
 
@@ -106,8 +107,11 @@ impl Window {
         first: Duration,
     ) -> Duration {
         let taken = self.spent.saturating_add(open);
-        let wanted = taken.saturating_add(cost.min(self.count));
-        let Some(over) = wanted.checked_sub(self.count).filter(|over| *over > 0) else {
+        let wanted = taken.saturating_add(cost.min(self.count.get()));
+        let Some(over) = wanted
+            .checked_sub(self.count.get())
+            .filter(|over| *over > 0)
+        else {
             return now;
         };
         let mut freed = 0;
@@ -118,6 +122,11 @@ impl Window {
             }
         }
         (now.min(first) + self.period).max(now)
+    }
+
+    /// The most that may be counted in one period.
+    pub(super) fn count(&self) -> NonZeroU32 {
+        self.count
     }
 
     /// What is in the log, and since when.

@@ -7,6 +7,7 @@
 
 use std::sync::Mutex;
 
+use arc_swap::ArcSwap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 
@@ -57,7 +58,7 @@ fn start() -> (Server, Came, watch::Sender<bool>) {
     });
     let proxy = Proxy::new(vec![lane], Arc::new(Cells::default()), false, 100);
     let server = Server {
-        proxy: Arc::new(proxy),
+        proxy: Arc::new(ArcSwap::from_pointee(proxy)),
         settings: Arc::new(config.client),
         connections: Arc::new(Connections::new(1024)),
         draining: stopping,

@@ -4,10 +4,12 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::time::Instant;
 
-use crate::support::{Caller, Upstream, get, soon};
+use crate::support::{Caller, Upstream, get, ok, soon};
 
 /// The system chooses the port.
 const FREE: &str = "127.0.0.1:0";
@@ -218,4 +220,66 @@ async fn a_second_signal_ends_the_drain() {
     signal(&running, "TERM");
     caller.response().await.assert_refusal(503, "draining");
     assert_eq!(end(running).await.code(), Some(0));
+}
+
+/// The program is killed at any time, again and again, while callers press it:
+/// what it spent before counts for the one that is started next.
+#[tokio::test]
+async fn killed_again_and_again_it_never_exceeds_the_limit() {
+    const COUNT: usize = 5;
+    const PERIOD: Duration = Duration::from_millis(500);
+    let upstream = Upstream::answering(ok("ok")).await;
+    let folder = tempfile::tempdir().unwrap();
+    let url = upstream.url();
+    let toml = |missing: &str| {
+        format!(
+            "listen = \"{FREE}\"\nadmin = \"{FREE}\"\n\
+             state = {{ dir = \"{}\", missing = \"{missing}\" }}\n\
+             [upstream.a]\nurl = \"{url}\"\nlimits = [\"{COUNT}/500ms\"]\n\
+             guard = \"400ms\"\n",
+            folder.path().join("state").display()
+        )
+    };
+    for round in 0..5 {
+        // Only the first may begin with nothing spent.
+        let (_folder, file) = settings(&toml(if round == 0 { "fresh" } else { "spent" }));
+        let (running, address) = start(&file).await;
+        let before = upstream.requests().len();
+        let mut callers = Vec::new();
+        for _ in 0..2 * COUNT {
+            let mut caller = Caller::connect(address).await;
+            caller.send(get("/")).await;
+            callers.push(caller);
+        }
+        upstream.until_requests(before + 1 + round % COUNT).await;
+        // Dropping it kills it.
+        drop(running);
+    }
+    let arrivals: Vec<Instant> = upstream.requests().iter().map(|seen| seen.at).collect();
+    for (nth, first) in arrivals.iter().enumerate() {
+        let next = arrivals.get(nth + COUNT);
+        let apart = next.map(|next| *next - *first);
+        assert!(
+            apart.is_none_or(|apart| apart >= PERIOD),
+            "{nth}: {arrivals:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn two_programs_cannot_share_a_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().display();
+    let (_folder, file) = settings(&format!(
+        "listen = \"{FREE}\"\nadmin = \"{FREE}\"\nstate.dir = \"{dir}\"\n\
+         [upstream.a]\nurl = \"http://a\"\n"
+    ));
+    let (running, _) = start(&file).await;
+    let ended = run(&["run", "--config", &file]).await;
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(
+        ended.complained.contains("in use by another pacegate"),
+        "{ended:?}"
+    );
+    drop(running);
 }

@@ -193,6 +193,7 @@ fn known_keys() -> Vec<(&'static str, Vec<String>)> {
         "client.",
         "log.",
         "shutdown.",
+        "state.",
         "upstream.a.",
         "upstream.a.match.",
         "upstream.a.keys.",

@@ -199,6 +199,7 @@ mod tests {
         Places {
             directory: "tests/config/valid".into(),
             credentials: credentials.map(Into::into),
+            state: None,
         }
     }
 

@@ -1,0 +1,281 @@
+//! What SIGHUP does: other settings for a daemon that runs.
+//!
+//! Everything that can fail is done first, so settings that cannot be used
+//! change nothing. Then each lane that stays takes its new settings, and the
+//! cores follow the new roster on their own threads. What a lane holds, its
+//! queue, its calls and what its limits have spent, is untouched by that.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+use super::{DaemonError, dialers};
+use crate::config::{self, Config};
+use crate::lane::{Roster, Shared};
+use crate::metrics::Reloads;
+use crate::state::{Clock, State};
+use crate::systemd;
+use crate::upstream::Dialer;
+
+/// When the settings are read anew, and how.
+pub struct Reload {
+    signals: mpsc::Receiver<()>,
+    read: Box<dyn FnMut() -> Result<Config, String> + Send>,
+}
+
+impl Reload {
+    /// At each message of `signals`, `read` tells the settings, or in words what
+    /// is wrong with them.
+    pub fn new(
+        signals: mpsc::Receiver<()>,
+        read: impl FnMut() -> Result<Config, String> + Send + 'static,
+    ) -> Self {
+        Self {
+            signals,
+            read: Box::new(read),
+        }
+    }
+
+    pub(super) fn never() -> Self {
+        Self::new(mpsc::channel(1).1, || Err(String::new()))
+    }
+
+    /// Returns when the settings are to be read; never, if nobody will say so.
+    pub(super) async fn wanted(&mut self) {
+        if self.signals.recv().await.is_none() {
+            std::future::pending().await
+        }
+    }
+}
+
+impl fmt::Debug for Reload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reload").finish_non_exhaustive()
+    }
+}
+
+/// The lanes of a daemon that runs, and where they come from.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    /// The settings that are in force.
+    config: Config,
+    state: State,
+    roster: watch::Sender<Roster>,
+    reloads: Arc<Reloads>,
+    /// For the lanes: becomes true when the drain time is over.
+    cut: watch::Receiver<bool>,
+}
+
+impl Lanes {
+    /// The lanes of `config`.
+    ///
+    /// # Errors
+    ///
+    /// What was spent cannot be read.
+    pub(super) fn new(
+        config: Config,
+        dialers: Vec<Dialer>,
+        state: State,
+        cut: watch::Receiver<bool>,
+    ) -> Result<Self, DaemonError> {
+        let log_requests = config.log.requests;
+        let mut this = Self {
+            config,
+            state,
+            roster: watch::Sender::default(),
+            reloads: Arc::default(),
+            cut,
+        };
+        let upstreams = this.config.upstreams.iter().zip(dialers);
+        let lanes = upstreams.map(|(upstream, dialer)| this.lane(upstream, dialer));
+        let lanes = lanes.collect::<Result<_, _>>()?;
+        this.roster = watch::Sender::new(Roster::new(lanes, log_requests));
+        Ok(this)
+    }
+
+    /// The settings that are in force.
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The lanes, as they change.
+    pub(super) fn roster(&self) -> watch::Receiver<Roster> {
+        self.roster.subscribe()
+    }
+
+    /// How reloads went.
+    pub(super) fn reloads(&self) -> &Arc<Reloads> {
+        &self.reloads
+    }
+
+    /// Reads the settings, takes them if they can be used, and says what became
+    /// of that.
+    pub(super) fn reload(&mut self, how: &mut Reload) {
+        systemd::reloading();
+        let applied =
+            (how.read)().and_then(|config| self.apply(config).map_err(|error| say(&error)));
+        match applied {
+            Ok(()) => {
+                self.reloads.applied();
+                tracing::info!("the settings were reloaded");
+            }
+            Err(problems) => {
+                self.reloads.refused();
+                tracing::error!("the settings stay as they were: {problems}");
+            }
+        }
+        systemd::ready();
+    }
+
+    fn apply(&mut self, config: Config) -> Result<(), DaemonError> {
+        let dialers = dialers(&config)?;
+        let known = self.roster.borrow().all();
+        let mut lanes = Vec::new();
+        let mut kept = Vec::new();
+        for (upstream, dialer) in config.upstreams.iter().zip(dialers) {
+            match known.iter().find(|lane| lane.name() == upstream.name) {
+                Some(lane) => {
+                    lanes.push(Arc::clone(lane));
+                    kept.push((Arc::clone(lane), upstream.clone(), dialer));
+                }
+                None => lanes.push(self.lane(upstream, dialer)?),
+            }
+        }
+        // From here on nothing can fail.
+        self.tell(&config);
+        for (lane, upstream, dialer) in kept {
+            let before = self.upstream(&upstream.name);
+            if before == Some(&upstream) && !has_files(&upstream.tls) {
+                continue;
+            }
+            let same = before.is_some_and(|before| is_reached_as(before, &upstream));
+            lane.reconfigure(upstream, (!same).then_some(dialer));
+        }
+        let next = self.roster.borrow().next(lanes, config.log.requests);
+        self.roster.send_replace(next);
+        // What takes effect at a start only is as it was.
+        self.config = Config {
+            listen: std::mem::take(&mut self.config.listen),
+            admin: self.config.admin.take(),
+            threads: self.config.threads,
+            client: self.config.client.clone(),
+            log: config::Log {
+                requests: config.log.requests,
+                ..self.config.log.clone()
+            },
+            state: self.config.state.clone(),
+            ..config
+        };
+        Ok(())
+    }
+
+    /// A lane that begins, with what was spent before.
+    fn lane(
+        &self,
+        upstream: &config::Upstream,
+        dialer: Dialer,
+    ) -> Result<Arc<Shared>, DaemonError> {
+        let clock = Clock::now();
+        let kept = self.state.journal(upstream, clock);
+        let kept = kept.map_err(DaemonError::State)?;
+        let (client, cores) = (&self.config.client, self.config.threads.get());
+        let (upstream, cut) = (upstream.clone(), self.cut.clone());
+        let lane = Shared::new(upstream, client, dialer, cores, cut, self.state.seed());
+        Ok(Arc::new(match kept {
+            Some((journal, past)) => lane.remember(journal, &past, &clock),
+            None => lane,
+        }))
+    }
+
+    fn upstream(&self, name: &str) -> Option<&config::Upstream> {
+        let mut upstreams = self.config.upstreams.iter();
+        upstreams.find(|upstream| upstream.name == name)
+    }
+
+    /// Logs what `new` changes.
+    fn tell(&self, new: &Config) {
+        let old = &self.config;
+        let waits = [
+            ("listen", old.listen != new.listen),
+            ("admin", old.admin != new.admin),
+            ("threads", old.threads != new.threads),
+            ("client", old.client != new.client),
+            ("log.format", old.log.format != new.log.format),
+            ("log.filter", old.log.filter != new.log.filter),
+            ("state", old.state != new.state),
+        ];
+        for (setting, _) in waits.iter().filter(|(_, changed)| *changed) {
+            tracing::warn!(setting, "changed, but takes effect only at the next start");
+        }
+        let now = [
+            ("log.requests", old.log.requests != new.log.requests),
+            ("shutdown", old.shutdown != new.shutdown),
+        ];
+        for (setting, _) in now.iter().filter(|(_, changed)| *changed) {
+            tracing::info!(setting, "changed");
+        }
+        for upstream in &new.upstreams {
+            match self.upstream(&upstream.name) {
+                None => tracing::info!(upstream = upstream.name, "added"),
+                Some(before) => tell_upstream(before, upstream),
+            }
+        }
+        let stays = |name: &str| new.upstreams.iter().any(|upstream| upstream.name == name);
+        for upstream in old.upstreams.iter().filter(|old| !stays(&old.name)) {
+            let upstream = &upstream.name;
+            tracing::info!(upstream, "removed: what it has still waits for its turn");
+        }
+    }
+}
+
+/// Logs which settings of an upstream change; never a value, it may be secret.
+fn tell_upstream(old: &config::Upstream, new: &config::Upstream) {
+    let settings = [
+        ("url", old.url != new.url),
+        ("match", old.route != new.route),
+        ("limits", old.limits != new.limits),
+        ("guard", old.guard != new.guard),
+        ("costs", old.costs != new.costs),
+        ("max_keys", old.max_keys != new.max_keys),
+        (
+            "max_waiting_per_key",
+            old.max_waiting_per_key != new.max_waiting_per_key,
+        ),
+        ("cooldown", old.cooldown != new.cooldown),
+        ("retry", old.retry != new.retry),
+        ("max_in_flight", old.max_in_flight != new.max_in_flight),
+        ("buffer_body", old.buffer_body != new.buffer_body),
+        ("max_body", old.max_body != new.max_body),
+        ("server_timing", old.server_timing != new.server_timing),
+        ("queue", old.queue != new.queue),
+        ("timeouts", old.timeouts != new.timeouts),
+        ("connection", old.connection != new.connection),
+        ("tls", old.tls != new.tls),
+        ("headers", old.headers != new.headers),
+    ];
+    for (setting, _) in settings.iter().filter(|(_, changed)| *changed) {
+        tracing::info!(upstream = new.name, setting, "changed");
+    }
+}
+
+/// Whether the connections of `old` are those of `new`.
+fn is_reached_as(old: &config::Upstream, new: &config::Upstream) -> bool {
+    let steps = |timeouts: &config::Timeouts| [timeouts.dns, timeouts.connect, timeouts.tls];
+    old.url == new.url
+        && old.tls == new.tls
+        && old.connection == new.connection
+        && steps(&old.timeouts) == steps(&new.timeouts)
+        // What is in the files may have changed.
+        && !has_files(&new.tls)
+}
+
+fn has_files(tls: &config::Tls) -> bool {
+    tls.ca.is_some() || tls.identity.is_some()
+}
+
+/// An error and its causes on one line.
+fn say(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

@@ -1,0 +1,363 @@
+//! One lane's journal: what is spent is written before it is spent.
+//!
+//! [`Journal::spend`] is called on the cores between a turn and its request. A
+//! write that has returned outlives the process however that ends, so nothing
+//! is forgotten; only a machine that loses power can lose what was written
+//! since the last [`Journal::tend`], a second at most. Where turns come quickly
+//! one record reserves those of the next 50 ms, and a turn only counts down;
+//! after a crash the whole reservation counts as spent.
+//!
+//! The daemon tends all journals once a second, off the cores: it syncs what
+//! was written, thins out what has grown, and begins anew after an error.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::num::{NonZeroU32, NonZeroU64};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::clock::{Clock, nanos};
+use super::files::{Files, Found};
+use super::past::Past;
+use super::record::{Record, Reserved, Spent};
+use crate::config::{self, Per};
+use crate::pacing::Charge;
+
+/// For how long turns are reserved.
+pub(super) const SPAN: Duration = Duration::from_millis(50);
+
+/// Turns that are reserved at once where there is no limit.
+const UNLIMITED: u32 = 4096;
+
+/// What was spent is remembered for as long as a limit asks for it, and at least
+/// so long, for limits that are yet to come.
+const LEAST_REACH: Duration = Duration::from_secs(3600);
+
+/// When the file that is written to is this long, it is thinned out.
+const LONG: u64 = if cfg!(test) { 1 << 10 } else { 1 << 20 };
+
+/// Remembers what one lane spends.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    files: Files,
+    /// Held while a record is written: a few microseconds, never over an await.
+    book: Mutex<Book>,
+    /// Held by who changes the files; taken before `book`, never on a core.
+    tending: Mutex<Tending>,
+}
+
+#[derive(Debug)]
+struct Book {
+    /// `None` after an error, until it could be begun anew.
+    file: Option<File>,
+    length: u64,
+    /// Whether something was written since the last sync.
+    dirty: bool,
+    clock: Clock,
+    /// Turns that are reserved at once; 1 for a record of each.
+    batch: u32,
+    /// Of these `used` have started, unlike in a record.
+    reserved: Reserved,
+    record: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Tending {
+    /// The number of the file that is written to.
+    number: u64,
+    kinds: Vec<u64>,
+    reach: Duration,
+}
+
+impl Journal {
+    /// The journal of a lane with `settings` and what was spent before; `None`
+    /// for that if it is not known.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read or written.
+    pub(super) fn open(
+        files: Files,
+        settings: &config::Upstream,
+        missing: config::Missing,
+        clock: Clock,
+    ) -> io::Result<(Self, Past)> {
+        let mut past = match files.read(u64::MAX)? {
+            Found::Past(past) => past,
+            found => unknown(&files, &found, missing, clock),
+        };
+        if missing == config::Missing::Fresh {
+            past.lost = None;
+        }
+        let (reach, kinds) = (reach(settings), kinds(settings));
+        past.thin(clock.read(), reach);
+        past.set_kinds(kinds.clone());
+        let number = files.numbers()?.last().copied().unwrap_or(0);
+        files.replace(&past, number)?;
+        let (file, length) = files.begin(number + 1, &kinds)?;
+        let journal = Self {
+            files,
+            book: Mutex::new(Book {
+                file: Some(file),
+                length,
+                dirty: true,
+                clock,
+                batch: batch(settings),
+                reserved: Reserved::default(),
+                record: Vec::new(),
+            }),
+            tending: Mutex::new(Tending {
+                number: number + 1,
+                kinds,
+                reach,
+            }),
+        };
+        Ok((journal, past))
+    }
+
+    /// A request with this charge starts at `now`; only after this is it sent.
+    pub(crate) fn spend(&self, charge: &Charge, now: Instant) {
+        let mut book = self.book();
+        if let Err(error) = book.spend(charge, now) {
+            self.fail(&mut book, &error);
+        }
+    }
+
+    /// Takes other settings.
+    pub(crate) fn reconfigure(&self, settings: &config::Upstream) {
+        let mut tending = self.tending();
+        tending.reach = reach(settings);
+        let kinds = kinds(settings);
+        let mut book = self.book();
+        book.batch = batch(settings);
+        if tending.kinds != kinds {
+            tending.kinds.clone_from(&kinds);
+            if let Err(error) = book.write(&Record::Kinds(kinds)) {
+                self.fail(&mut book, &error);
+            }
+        }
+    }
+
+    /// Does what must be done once a second, and may take a while. `now` is the
+    /// time of day as it is read anew.
+    pub(crate) fn tend(&self, now: Clock) {
+        let mut tending = self.tending();
+        if self.book().file.is_none() {
+            match self.begin_anew(&tending, now) {
+                Ok(()) => tracing::info!(upstream = self.files.lane, "spent turns are kept again"),
+                Err(error) => tracing::debug!(%error, "spent turns still cannot be kept"),
+            }
+            return;
+        }
+        if let Err(error) = self.sync(now).and_then(|()| self.thin_out(&mut tending)) {
+            self.fail(&mut self.book(), &error);
+        }
+    }
+
+    /// Everything is on disk when this returns, and no reservation is open.
+    pub(crate) fn close(&self) {
+        let _tending = self.tending();
+        let mut book = self.book();
+        let closed = book.settle(u64::MAX).and_then(|()| match &book.file {
+            Some(file) => file.sync_data(),
+            None => Ok(()),
+        });
+        if let Err(error) = closed {
+            self.fail(&mut book, &error);
+        }
+    }
+
+    /// Writes down what the clock did and what a reservation has left over, and
+    /// waits until the disk has it all.
+    fn sync(&self, now: Clock) -> io::Result<()> {
+        let mut book = self.book();
+        if let Some(by) = book.clock.moved(&now) {
+            book.settle(u64::MAX)?;
+            book.write(&Record::Moved(by))?;
+            book.clock = now;
+        }
+        book.settle(now.read())?;
+        let file = match &book.file {
+            Some(file) if book.dirty => file.try_clone()?,
+            _ => return Ok(()),
+        };
+        book.dirty = false;
+        drop(book);
+        file.sync_data()
+    }
+
+    /// Begins another file when this one is long, and thins the others out.
+    fn thin_out(&self, tending: &mut Tending) -> io::Result<()> {
+        if self.book().length < LONG {
+            return Ok(());
+        }
+        let full = tending.number;
+        let (file, length) = self.files.begin(full + 1, &tending.kinds)?;
+        let mut book = self.book();
+        book.settle(u64::MAX)?;
+        book.write(&Record::End)?;
+        let now = book.clock.wall(Instant::now());
+        let full_file = book.file.replace(file);
+        book.length = length;
+        drop(book);
+        tending.number += 1;
+        if let Some(file) = full_file {
+            file.sync_data()?;
+        }
+        let Found::Past(mut past) = self.files.read(full)? else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        past.thin(now, tending.reach);
+        self.files.replace(&past, full)
+    }
+
+    /// After an error: what was spent until `now` is not known, from then on it is.
+    fn begin_anew(&self, tending: &Tending, now: Clock) -> io::Result<()> {
+        self.files.forget()?;
+        let mut past = Past::lost(now.read());
+        past.set_kinds(tending.kinds.clone());
+        self.files.replace(&past, tending.number - 1)?;
+        let (file, length) = self.files.begin(tending.number, &tending.kinds)?;
+        let mut book = self.book();
+        book.file = Some(file);
+        book.length = length;
+        book.clock = now;
+        // What started meanwhile is in none of the files.
+        let at = now.wall(Instant::now());
+        book.write(&Record::Lost(at))
+    }
+
+    /// The journal cannot be kept: nobody must rely on it.
+    fn fail(&self, book: &mut Book, error: &io::Error) {
+        book.file = None;
+        book.reserved = Reserved::default();
+        let left = self.files.forget().err();
+        tracing::error!(
+            upstream = self.files.lane,
+            folder = %self.files.folder.display(),
+            %error,
+            invalid = left.is_none(),
+            "spent turns cannot be kept: a restart would begin as if the state were missing"
+        );
+    }
+
+    /// From now on writing fails.
+    #[cfg(test)]
+    pub(super) fn break_file(&self) {
+        self.book().file = Some(File::open("/dev/null").unwrap());
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tending(&self) -> MutexGuard<'_, Tending> {
+        self.tending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Book {
+    fn spend(&mut self, charge: &Charge, now: Instant) -> io::Result<()> {
+        let at = self.clock.wall(now);
+        if self.batch == 1 || *charge != Charge::ONE {
+            let (times, charge) = (NonZeroU32::MIN, charge.clone());
+            return self.write(&Record::Spent(Spent { at, times, charge }));
+        }
+        let reserved = &mut self.reserved;
+        if reserved.used == reserved.turns || at > reserved.until {
+            self.reserve(at, self.batch)?;
+        }
+        self.reserved.used += 1;
+        Ok(())
+    }
+
+    /// Reserves so many turns, and says what was used of the last ones.
+    fn reserve(&mut self, at: u64, turns: u32) -> io::Result<()> {
+        let next = Reserved {
+            at,
+            until: at.saturating_add(nanos(SPAN)),
+            turns,
+            used: self.reserved.used,
+        };
+        self.write(&Record::Reserved(next))?;
+        self.reserved = Reserved { used: 0, ..next };
+        Ok(())
+    }
+
+    /// Closes the reservation if it ends before `now`.
+    fn settle(&mut self, now: u64) -> io::Result<()> {
+        if self.reserved.turns > 0 && self.reserved.until < now {
+            self.reserve(self.reserved.until, 0)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, record: &Record) -> io::Result<()> {
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        self.record.clear();
+        record.write(&mut self.record);
+        self.dirty = true;
+        self.length += self.record.len() as u64;
+        file.write_all(&self.record)
+    }
+}
+
+/// What a lane starts with whose past is not known.
+fn unknown(files: &Files, found: &Found, missing: config::Missing, clock: Clock) -> Past {
+    let upstream = &files.lane;
+    if let Found::Damaged(path) = found {
+        tracing::warn!(upstream, path = %path.display(), "the state is damaged");
+    }
+    match missing {
+        config::Missing::Spent => Past::lost(clock.read()),
+        config::Missing::Fresh => {
+            tracing::info!(upstream, "no state: nothing counts as spent");
+            Past::default()
+        }
+    }
+}
+
+/// How long ago what was spent can still matter.
+pub(crate) fn reach(settings: &config::Upstream) -> Duration {
+    let limits = settings.limits.iter();
+    let spans = limits.map(|limit| match limit.window {
+        true => limit.period,
+        false => limit.period.saturating_mul(limit.burst.get()) / limit.count.get(),
+    });
+    let longest = spans.max().unwrap_or_default().max(LEAST_REACH);
+    // The upstream's clock may be slower, and the last request still on its way.
+    longest.saturating_add(longest / 100)
+}
+
+/// How many turns are reserved at once: those of [`SPAN`].
+fn batch(settings: &config::Upstream) -> u32 {
+    if !settings.kinds().is_empty() {
+        return 1;
+    }
+    let turns = settings.limits.iter().map(|limit| {
+        let period = NonZeroU64::new(nanos(limit.period)).unwrap_or(NonZeroU64::MIN);
+        let turns = u128::from(limit.count.get()) * SPAN.as_nanos() / u128::from(period.get());
+        u32::try_from(turns).unwrap_or(UNLIMITED)
+    });
+    turns.min().unwrap_or(UNLIMITED).clamp(1, UNLIMITED)
+}
+
+/// A number for each kind of key that stays the same however the limits change.
+fn kinds(settings: &config::Upstream) -> Vec<u64> {
+    let number = |per: &Per| {
+        let name = match per {
+            Per::Header(name) => format!("header:{name}"),
+            Per::Cookie(name) => format!("cookie:{name}"),
+            Per::Address => "address".to_owned(),
+            Per::Segment(number) => format!("segment:{number}"),
+        };
+        // FNV-1a
+        let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        name.bytes().fold(0xcbf2_9ce4_8422_2325, mix)
+    };
+    settings.kinds().into_iter().map(number).collect()
+}

@@ -1,0 +1,427 @@
+//! Journals over the runs of a program that starts, crashes and starts again,
+//! in simulated time and on real files.
+
+use std::fs;
+use std::num::NonZeroU32;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use super::*;
+use crate::config::{Config, Missing, Upstream};
+use crate::pacing::{Charge, End, Limits};
+
+const SECOND: Duration = Duration::from_secs(1);
+const GUARD: Duration = Duration::from_millis(80);
+
+/// A folder, and a clock that only moves when told.
+struct World {
+    folder: TempDir,
+    start: Instant,
+    now: Instant,
+    /// Added to the time of day.
+    stepped: Duration,
+}
+
+/// One run of the program.
+struct Run {
+    limits: Limits,
+    journal: Journal,
+    _state: State,
+}
+
+/// An upstream with these limits, written as in the file.
+fn upstream(limits: &str) -> Upstream {
+    let text = format!(
+        "listen = \"127.0.0.1:1\"\n[upstream.a]\nurl = \"http://a\"\n\
+         guard = \"80ms\"\nlimits = [{limits}]"
+    );
+    Config::parse("test", &text).unwrap().upstreams.remove(0)
+}
+
+impl World {
+    fn new() -> Self {
+        let start = Instant::now();
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            start,
+            now: start,
+            stepped: Duration::ZERO,
+        }
+    }
+
+    fn clock(&self) -> Clock {
+        let begin = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let wall: SystemTime = begin + (self.now - self.start) + self.stepped;
+        Clock::at(self.now, wall)
+    }
+
+    fn state(&self, missing: Missing) -> State {
+        let settings = config::State {
+            dir: Some(self.folder.path().to_owned()),
+            missing,
+        };
+        State::open(&settings).unwrap()
+    }
+
+    fn run_as(&self, upstream: &Upstream, missing: Missing) -> Run {
+        let state = self.state(missing);
+        let clock = self.clock();
+        let (journal, past) = state.journal(upstream, clock).unwrap().unwrap();
+        let epoch = self.now.checked_sub(reach(upstream)).unwrap();
+        let mut limits = Limits::new(upstream, epoch);
+        past.charge(&mut limits, &clock);
+        Run {
+            limits,
+            journal,
+            _state: state,
+        }
+    }
+
+    /// The first run of all begins with nothing spent.
+    fn first(&self, upstream: &Upstream) -> Run {
+        self.run_as(upstream, Missing::Fresh)
+    }
+
+    fn run(&self, upstream: &Upstream) -> Run {
+        self.run_as(upstream, Missing::Spent)
+    }
+
+    /// Waits for the next turn and takes it; when, since the world's start.
+    fn take(&mut self, run: &mut Run, charge: &Charge) -> Duration {
+        while let Err(hold) = run.limits.ready(charge, self.now) {
+            assert!(hold.until > self.now, "told to wait for the past");
+            self.now = hold.until;
+        }
+        let turn = run.limits.start(charge.clone(), self.now, self.now);
+        run.journal.spend(turn.charge(), self.now);
+        run.limits.close(turn, End::Lost, self.now);
+        self.now - self.start
+    }
+
+    /// How long the next turn lets wait.
+    fn wait(&self, run: &mut Run) -> Duration {
+        let ready = run.limits.ready(&Charge::ONE, self.now);
+        ready.map_or_else(|hold| hold.until - self.now, |()| Duration::ZERO)
+    }
+
+    /// The file of that name.
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+fn key(key: u64) -> Charge {
+    Charge {
+        cost: NonZeroU32::MIN,
+        keys: Some(Box::new([key])),
+    }
+}
+
+#[test]
+fn what_was_spent_is_spent_after_a_crash() {
+    let mut world = World::new();
+    let settings = upstream("\"5/s\"");
+    let mut run = world.first(&settings);
+    for _ in 0..4 {
+        world.take(&mut run, &Charge::ONE);
+    }
+    drop(run);
+    world.now += SECOND / 2;
+    let mut run = world.run(&settings);
+    assert!(world.take(&mut run, &Charge::ONE) == SECOND / 2);
+    let wait = world.wait(&mut run);
+    assert!(
+        wait > SECOND / 2 && wait < SECOND / 2 + GUARD + SECOND / 20,
+        "{wait:?}"
+    );
+}
+
+#[test]
+fn a_reservation_counts_as_spent_after_a_crash_and_only_what_was_used_after_a_stop() {
+    let mut world = World::new();
+    let settings = upstream("\"1000/s\"");
+    let mut left = Vec::new();
+    for stopped in [false, true] {
+        let mut run = world.first(&settings);
+        for _ in 0..60 {
+            world.take(&mut run, &Charge::ONE);
+        }
+        if stopped {
+            run.journal.close();
+        }
+        drop(run);
+        let mut run = world.run(&settings);
+        left.push(run.limits.gauges(world.now, None)[0].left);
+        world.now += SECOND * 10;
+    }
+    // Two reservations of 50 ms, and a little for clocks that are not exact.
+    assert!((870..=900).contains(&left[0]), "{left:?}");
+    assert!((910..=940).contains(&left[1]), "{left:?}");
+}
+
+#[test]
+fn another_limit_counts_what_was_spent_under_the_old_one() {
+    let mut world = World::new();
+    let mut run = world.first(&upstream("\"10/s\""));
+    for _ in 0..10 {
+        world.take(&mut run, &Charge::ONE);
+    }
+    drop(run);
+    world.now += SECOND * 5;
+    let mut run = world.run(&upstream("\"12/min\""));
+    assert_eq!(run.limits.gauges(world.now, None)[0].left, 2);
+}
+
+#[test]
+fn a_key_keeps_what_it_spent_and_no_other_pays_for_it() {
+    let mut world = World::new();
+    let mut settings = upstream("\"2/min\"");
+    settings.limits[0].per = Some(config::Per::Address);
+    let mut run = world.first(&settings);
+    world.take(&mut run, &key(7));
+    world.take(&mut run, &key(7));
+    drop(run);
+    world.now += SECOND;
+    let mut run = world.run(&settings);
+    assert!(run.limits.ready(&key(7), world.now).is_err());
+    assert!(run.limits.ready(&key(8), world.now).is_ok());
+    drop(run);
+    // Keys of another kind: nobody knows whose it was.
+    settings.limits[0].per = Some(config::Per::Cookie("a".to_owned()));
+    let mut run = world.run(&settings);
+    assert!(run.limits.ready(&key(8), world.now).is_err());
+}
+
+#[test]
+fn without_a_state_everything_counts_as_spent_unless_it_is_to_begin_fresh() {
+    let mut world = World::new();
+    let mut keyed = upstream("\"2/min\"");
+    keyed.limits[0].per = Some(config::Per::Address);
+    let mut run = world.run(&keyed);
+    assert!(run.limits.ready(&key(1), world.now).is_err());
+    drop(run);
+    // That nothing was known is itself remembered.
+    world.now += SECOND * 30;
+    let mut run = world.run(&keyed);
+    let hold = run.limits.ready(&key(1), world.now).unwrap_err();
+    let left = hold.until - world.now;
+    assert!(left > SECOND * 30 && left < SECOND * 31, "{left:?}");
+    drop(run);
+    let mut run = world.run_as(&keyed, Missing::Fresh);
+    assert!(run.limits.ready(&key(1), world.now).is_ok());
+    drop(run);
+    let mut run = world.run(&keyed);
+    assert!(run.limits.ready(&key(1), world.now).is_ok());
+}
+
+#[test]
+fn a_damaged_state_counts_as_everything_spent() {
+    let damages: [(&str, &dyn Fn(&mut Vec<u8>)); 6] = [
+        ("a.1", &|file| file.truncate(file.len() - 3)),
+        ("a.1", &|file| file.extend([0; 40])),
+        ("a.1", &|file| file[60] ^= 1),
+        ("a.past", &|file| file.truncate(40)),
+        ("a.past", &|file| file.clear()),
+        ("seed", &|file| file.clear()),
+    ];
+    for (name, damage) in damages {
+        let mut world = World::new();
+        let settings = upstream("\"10/min\"");
+        let mut run = world.first(&settings);
+        for _ in 0..3 {
+            world.take(&mut run, &Charge::ONE);
+        }
+        drop(run);
+        let mut run = world.run(&settings);
+        assert!(run.limits.gauges(world.now, None)[0].left >= 6);
+        world.take(&mut run, &Charge::ONE);
+        drop(run);
+        let written = fs::read_dir(world.folder.path()).unwrap();
+        let written: Vec<_> = written.map(|entry| entry.unwrap().file_name()).collect();
+        let name = match name {
+            "a.1" => "a.2",
+            other => other,
+        };
+        assert!(written.iter().any(|file| file == name), "{written:?}");
+        let mut content = fs::read(world.path(name)).unwrap();
+        damage(&mut content);
+        fs::write(world.path(name), content).unwrap();
+        world.now += SECOND;
+        let mut run = world.run(&settings);
+        assert_eq!(run.limits.gauges(world.now, None)[0].left, 0, "{name}");
+        assert!(world.wait(&mut run) > SECOND * 59);
+    }
+}
+
+#[test]
+fn a_file_that_is_missing_in_between_is_damage() {
+    let mut world = World::new();
+    let settings = upstream("\"10/min\"");
+    let mut run = world.first(&settings);
+    world.take(&mut run, &Charge::ONE);
+    drop(run);
+    fs::remove_file(world.path("a.past")).unwrap();
+    let mut run = world.run(&settings);
+    assert_eq!(run.limits.gauges(world.now, None)[0].left, 0);
+}
+
+#[test]
+fn a_clock_that_was_set_back_hides_nothing_and_holds_nothing_for_long() {
+    let mut world = World::new();
+    world.stepped = SECOND * 86_400;
+    let settings = upstream("\"5/min\"");
+    let mut run = world.first(&settings);
+    for _ in 0..5 {
+        world.take(&mut run, &Charge::ONE);
+    }
+    drop(run);
+    world.stepped = Duration::ZERO;
+    let mut run = world.run(&settings);
+    let wait = world.wait(&mut run);
+    assert!(wait >= SECOND * 60 && wait < SECOND * 61, "{wait:?}");
+}
+
+#[test]
+fn a_clock_that_is_set_while_it_runs_changes_nothing() {
+    let mut world = World::new();
+    let settings = upstream("\"5/min\"");
+    let mut run = world.first(&settings);
+    for _ in 0..5 {
+        world.take(&mut run, &Charge::ONE);
+    }
+    world.stepped = SECOND * 86_400;
+    run.journal.tend(world.clock());
+    drop(run);
+    world.now += SECOND * 20;
+    let mut run = world.run(&settings);
+    let wait = world.wait(&mut run);
+    assert!(wait >= SECOND * 40 && wait < SECOND * 41, "{wait:?}");
+}
+
+#[test]
+fn the_files_stay_small_and_forget_nothing_that_matters() {
+    let mut world = World::new();
+    let settings = upstream("\"20/s\", \"1000/min\"");
+    let mut run = world.first(&settings);
+    let mut most = 0;
+    for _ in 0..900 {
+        world.take(&mut run, &Charge::ONE);
+        world.now += SECOND / 20;
+        run.journal.tend(world.clock());
+        let files = fs::read_dir(world.folder.path()).unwrap();
+        let sizes = files.map(|entry| entry.unwrap().metadata().unwrap().len());
+        most = most.max(sizes.sum::<u64>());
+    }
+    assert!(most < 40_000, "{most}");
+    let spent = |run: &mut Run, now| run.limits.gauges(now, None)[1].left;
+    let before = spent(&mut run, world.now);
+    drop(run);
+    let mut run = world.run(&settings);
+    assert_eq!(spent(&mut run, world.now), before);
+}
+
+#[test]
+fn only_one_process_has_the_folder() {
+    let world = World::new();
+    let settings = config::State {
+        dir: Some(world.folder.path().to_owned()),
+        missing: Missing::Spent,
+    };
+    let held = State::open(&settings).unwrap();
+    let refused = State::open(&settings).unwrap_err().to_string();
+    assert!(
+        refused.ends_with("is in use by another pacegate"),
+        "{refused}"
+    );
+    drop(held);
+    assert!(State::open(&settings).is_ok());
+}
+
+#[test]
+fn after_a_write_failed_the_next_run_relies_on_nothing_until_it_works_again() {
+    let mut world = World::new();
+    let settings = upstream("\"5/min\"");
+    let mut run = world.first(&settings);
+    world.take(&mut run, &Charge::ONE);
+    run.journal.break_file();
+    world.take(&mut run, &Charge::ONE);
+    assert!(!world.path("a.past").exists());
+    // It serves on; once a second it tries again.
+    world.take(&mut run, &Charge::ONE);
+    world.now += SECOND;
+    run.journal.tend(world.clock());
+    world.take(&mut run, &Charge::ONE);
+    drop(run);
+    let mut run = world.run(&settings);
+    assert_eq!(run.limits.gauges(world.now, None)[0].left, 0);
+    world.now += SECOND * 61;
+    assert_eq!(run.limits.gauges(world.now, None)[0].left, 5);
+}
+
+/// A request: when it started, when it was counted, and in which run.
+type Seen = (Duration, Duration, usize);
+
+/// Whether a request was started although the upstream would have, counting it,
+/// seen more than the limit of its run allows.
+fn exceeded(seen: &[Seen], limits: &[(u32, Duration)]) -> Option<String> {
+    for (nth, (_, counted, run)) in seen.iter().enumerate() {
+        let (count, period) = limits[*run];
+        for (_, from, _) in &seen[..=nth] {
+            let window = *from..*from + period;
+            if !window.contains(counted) {
+                continue;
+            }
+            let within = seen[..=nth].iter();
+            let within = within.filter(|(_, at, _)| window.contains(at)).count();
+            if within > count as usize {
+                return Some(format!(
+                    "{within} within {period:?} of {from:?} in run {run}"
+                ));
+            }
+        }
+    }
+    None
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Killed and started again at random, with pauses, with limits that change
+    /// and stay, and however requests are delayed on their way: no window at the
+    /// upstream ever holds more than the limit under which its last one started.
+    #[test]
+    fn no_limit_is_ever_exceeded_over_crashes_and_restarts(
+        runs in prop::collection::vec(
+            ((1u32..12, 100u64..2000), prop::bool::ANY, 0u64..1500, prop::collection::vec((0u64..80, 0u64..60, prop::bool::ANY), 0..30)),
+            2..7,
+        ),
+        quick in prop::bool::ANY,
+    ) {
+        let mut world = World::new();
+        let mut seen: Vec<Seen> = Vec::new();
+        let mut limits: Vec<(u32, Duration)> = Vec::new();
+        for (nth, ((count, period), same, pause, starts)) in runs.into_iter().enumerate() {
+            // Quick ones are reserved several at a time.
+            let count = if quick { count * 10 } else { count };
+            let next = (count, Duration::from_millis(if quick { period / 4 + 50 } else { period }));
+            limits.push(limits.last().copied().filter(|_| same).unwrap_or(next));
+            let (count, period) = limits[nth];
+            let settings = upstream(&format!("\"{count}/{}ms\"", period.as_millis()));
+            let mut run = if nth == 0 { world.first(&settings) } else { world.run(&settings) };
+            for (way, gap, tend) in starts {
+                let start = world.take(&mut run, &Charge::ONE);
+                seen.push((start, start + Duration::from_millis(way), nth));
+                world.now += Duration::from_millis(gap);
+                if tend {
+                    run.journal.tend(world.clock());
+                }
+            }
+            drop(run);
+            world.now += Duration::from_millis(pause);
+        }
+        prop_assert_eq!(exceeded(&seen, &limits), None);
+    }
+}
