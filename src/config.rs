@@ -120,6 +120,9 @@ pub struct Upstream {
     pub retry: Retry,
     /// Most calls at once.
     pub max_in_flight: NonZeroUsize,
+    /// Most requests for an upgrade and tunnels at once, below `max_in_flight`;
+    /// 0 where no upgrade is passed on.
+    pub max_upgrades: usize,
     /// The longest body that is read before the request is queued, in bytes.
     pub buffer_body: usize,
     /// The longest body of a request, in bytes.
@@ -333,6 +336,8 @@ pub struct Timeouts {
     pub response: Duration,
     /// Between two pieces of the response body.
     pub stall: Duration,
+    /// Between two pieces of a tunnel, in either direction.
+    pub tunnel_idle: Duration,
     /// From arrival to the end of the response; `None` for no bound.
     pub total: Option<Duration>,
 }
@@ -346,8 +351,19 @@ pub struct Connection {
     pub idle_timeout: Duration,
     /// How old a connection may get.
     pub max_age: Duration,
-    /// Whether HTTP/2 is offered when TLS is negotiated.
-    pub http2: bool,
+    /// When HTTP/2 is spoken.
+    pub http2: Http2,
+}
+
+/// When HTTP/2 is spoken with an API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Http2 {
+    /// Never.
+    Off,
+    /// If the API takes it when TLS is negotiated.
+    Offered,
+    /// Always, without asking (RFC 9113, section 3.3).
+    PriorKnowledge,
 }
 
 /// How the API's certificate is verified, and ours shown.

@@ -14,7 +14,8 @@
 //! `max_in_flight` of them; each is one task on the core that called for it.
 //! `charge` says what a request costs, and whom; `share` keeps one key from
 //! filling the queue. `account` follows each request to exactly one outcome;
-//! `passage` carries the response body and gives the connection back.
+//! `passage` carries the response body and gives the connection back, `tunnel`
+//! what follows a change of protocol.
 //!
 //! Shutdown: the daemon sets `cut` when the drain time is over; everything that
 //! waits here then ends as `draining`. Tasks end with their core's runtime.
@@ -44,6 +45,7 @@ use job::Job;
 pub(crate) use passage::Passage;
 use queue::Room;
 use retry::Retries;
+pub(crate) use tunnel::Tunnel;
 
 mod account;
 mod call;
@@ -57,6 +59,7 @@ mod passage;
 mod queue;
 mod retry;
 mod share;
+mod tunnel;
 mod turn;
 mod worker;
 
@@ -91,6 +94,8 @@ pub(crate) struct Shared {
     /// Calls in flight and workers that are about to make one.
     in_flight: AtomicUsize,
     retries: Retries,
+    /// Requests for an upgrade that wait, and tunnels that live.
+    upgrades: AtomicUsize,
     /// Whether the last try to connect failed.
     unreachable: AtomicBool,
     /// Since when no connection can be had.
@@ -146,6 +151,7 @@ impl Shared {
             outage: Mutex::default(),
             standing: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
+            upgrades: AtomicUsize::new(0),
             unreachable: AtomicBool::new(false),
             lead_micros: AtomicUsize::new(FIRST_LEAD.as_micros() as usize),
             cut,

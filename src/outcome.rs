@@ -16,6 +16,8 @@ pub(crate) enum Outcome {
     Completed,
     /// No place in the queue.
     QueueFull,
+    /// No seat for another upgrade.
+    UpgradesFull,
     /// At admission the projected wait was longer than allowed.
     WaitTooLong,
     /// Its time ran out while it waited.
@@ -24,8 +26,8 @@ pub(crate) enum Outcome {
     Abandoned,
     /// No connection to the upstream.
     ConnectFailed,
-    /// The connection broke before the response head.
-    UpstreamFailed,
+    /// The upstream gave no response that can be passed on.
+    UpstreamFailed(Break),
     /// No response head in time.
     UpstreamTimeout,
     /// Either side broke after the turn was taken, or while the body streamed.
@@ -38,6 +40,27 @@ pub(crate) enum Outcome {
     NoRoute,
     /// The request is malformed, ambiguous or of a kind that is not proxied.
     BadRequest(Fault),
+}
+
+/// Why there is no response that can be passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Break {
+    /// The connection ended before a byte of the response.
+    Unanswered,
+    /// The connection ended inside the response head.
+    Incomplete,
+    /// What came is not HTTP, or not of one meaning (RFC 9112, section 6.3).
+    Malformed,
+    /// The head is longer than allowed or has more fields.
+    HeadTooLong,
+    /// A transfer coding other than exactly `chunked`, which nobody else could
+    /// undo (RFC 9112, section 6.1).
+    TransferCoding,
+    /// A 101 that nobody asked for, or to another protocol (RFC 9110, section
+    /// 15.2.2).
+    Upgrade,
+    /// The HTTP/2 stream was reset (RFC 9113, section 5.4.2).
+    Reset,
 }
 
 /// What is wrong with a request that is refused as it stands.
@@ -59,20 +82,21 @@ pub(crate) enum Fault {
 
 impl Outcome {
     /// One of each label, in the order of `index`.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Completed,
         Self::QueueFull,
         Self::WaitTooLong,
         Self::Expired,
         Self::Abandoned,
         Self::ConnectFailed,
-        Self::UpstreamFailed,
+        Self::UpstreamFailed(Break::Unanswered),
         Self::UpstreamTimeout,
         Self::Aborted,
         Self::TooLarge,
         Self::Draining,
         Self::NoRoute,
         Self::BadRequest(Fault::Target),
+        Self::UpgradesFull,
     ];
 
     /// Its position in [`Outcome::ALL`].
@@ -84,13 +108,14 @@ impl Outcome {
             Self::Expired => 3,
             Self::Abandoned => 4,
             Self::ConnectFailed => 5,
-            Self::UpstreamFailed => 6,
+            Self::UpstreamFailed(_) => 6,
             Self::UpstreamTimeout => 7,
             Self::Aborted => 8,
             Self::TooLarge => 9,
             Self::Draining => 10,
             Self::NoRoute => 11,
             Self::BadRequest(_) => 12,
+            Self::UpgradesFull => 13,
         }
     }
 
@@ -99,11 +124,12 @@ impl Outcome {
         match self {
             Self::Completed => "completed",
             Self::QueueFull => "queue_full",
+            Self::UpgradesFull => "upgrades_full",
             Self::WaitTooLong => "wait_too_long",
             Self::Expired => "expired",
             Self::Abandoned => "abandoned",
             Self::ConnectFailed => "connect_failed",
-            Self::UpstreamFailed => "upstream_failed",
+            Self::UpstreamFailed(_) => "upstream_failed",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::Aborted => "aborted",
             Self::TooLarge => "too_large",
@@ -118,9 +144,11 @@ impl Outcome {
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::Completed => StatusCode::OK,
-            Self::QueueFull | Self::WaitTooLong | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::QueueFull | Self::UpgradesFull | Self::WaitTooLong | Self::Draining => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Expired | Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::ConnectFailed | Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
+            Self::ConnectFailed | Self::UpstreamFailed(_) => StatusCode::BAD_GATEWAY,
             Self::Abandoned | Self::Aborted => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NoRoute => StatusCode::NOT_FOUND,
@@ -137,11 +165,12 @@ impl Outcome {
         match self {
             Self::Completed => "the upstream answered",
             Self::QueueFull => "the queue has no place",
+            Self::UpgradesFull => "as many upgrades as allowed are open",
             Self::WaitTooLong => "the wait would be longer than allowed",
             Self::Expired => "the longest wait has passed",
             Self::Abandoned => "the caller went away",
             Self::ConnectFailed => "no connection to the upstream",
-            Self::UpstreamFailed => "the upstream closed the connection without an answer",
+            Self::UpstreamFailed(broken) => broken.text(),
             Self::UpstreamTimeout => "the upstream did not answer in time",
             Self::Aborted => "the request body stopped before its end",
             Self::TooLarge => "the request body is longer than allowed",
@@ -166,11 +195,11 @@ impl Outcome {
     pub(crate) fn proxy_error(self) -> &'static str {
         match self {
             Self::Completed => "",
-            Self::QueueFull | Self::WaitTooLong => "connection_limit_reached",
+            Self::QueueFull | Self::UpgradesFull | Self::WaitTooLong => "connection_limit_reached",
             Self::Expired | Self::UpstreamTimeout => "http_response_timeout",
             Self::Abandoned | Self::Aborted => "http_request_error",
             Self::ConnectFailed => "destination_unavailable",
-            Self::UpstreamFailed => "http_response_incomplete",
+            Self::UpstreamFailed(broken) => broken.proxy_error(),
             Self::TooLarge | Self::BadRequest(_) => "http_request_denied",
             Self::Draining => "proxy_internal_response",
             Self::NoRoute => "destination_not_found",
@@ -180,11 +209,15 @@ impl Outcome {
     /// Whether the caller is told when to come back.
     pub(crate) fn retry_after(self) -> bool {
         match self {
-            Self::QueueFull | Self::WaitTooLong | Self::Expired | Self::Draining => true,
+            Self::QueueFull
+            | Self::UpgradesFull
+            | Self::WaitTooLong
+            | Self::Expired
+            | Self::Draining => true,
             Self::Completed
             | Self::Abandoned
             | Self::ConnectFailed
-            | Self::UpstreamFailed
+            | Self::UpstreamFailed(_)
             | Self::UpstreamTimeout
             | Self::Aborted
             | Self::TooLarge
@@ -200,13 +233,41 @@ impl Outcome {
             Self::TooLarge | Self::Draining | Self::BadRequest(_) | Self::Aborted => true,
             Self::Completed
             | Self::QueueFull
+            | Self::UpgradesFull
             | Self::WaitTooLong
             | Self::Expired
             | Self::Abandoned
             | Self::ConnectFailed
-            | Self::UpstreamFailed
+            | Self::UpstreamFailed(_)
             | Self::UpstreamTimeout
             | Self::NoRoute => false,
+        }
+    }
+}
+
+impl Break {
+    /// One sentence for the caller.
+    fn text(self) -> &'static str {
+        match self {
+            Self::Unanswered => "the upstream closed the connection without an answer",
+            Self::Incomplete => "the upstream closed the connection inside the head of its answer",
+            Self::Malformed => "the upstream's answer is not valid HTTP",
+            Self::HeadTooLong => "the head of the upstream's answer is too long",
+            Self::TransferCoding => "the upstream's answer is coded in a way other than `chunked`",
+            Self::Upgrade => "the upstream changed to a protocol that was not asked for",
+            Self::Reset => "the upstream reset the request",
+        }
+    }
+
+    /// The error type of RFC 9209, section 2.3.
+    fn proxy_error(self) -> &'static str {
+        match self {
+            Self::Unanswered => "connection_terminated",
+            Self::Incomplete => "http_response_incomplete",
+            Self::Malformed | Self::Reset => "http_protocol_error",
+            Self::HeadTooLong => "http_response_header_section_size",
+            Self::TransferCoding => "http_response_transfer_coding",
+            Self::Upgrade => "http_upgrade_failed",
         }
     }
 }

@@ -7,15 +7,16 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::http::header::{CONNECTION, HeaderName, HeaderValue};
-use ::http::{Request, Response, Uri, Version, request};
+use ::http::{Request, Response, StatusCode, Uri, Version, request};
 use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
 
 use crate::config;
-use crate::http::{answer, head};
+use crate::http::{answer, head, upgrade};
 use crate::lane::{Lane, Passage};
 use crate::metrics::Cells;
 use crate::outcome::Outcome;
@@ -63,42 +64,50 @@ impl Proxy {
         caller: Option<IpAddr>,
     ) -> Response<AnswerBody> {
         let (mut head, body) = request.into_parts();
+        let (version, has_body) = (head.version, !body.is_end_stream());
         if let Err(fault) = head::check(&head) {
-            return self.refuse(&head, Outcome::BadRequest(fault));
+            return self.refuse(&head, Outcome::BadRequest(fault), has_body);
         }
         let Some(route) = self.routes.iter().find(|route| route.takes(&head)) else {
-            return self.refuse(&head, Outcome::NoRoute);
+            return self.refuse(&head, Outcome::NoRoute, has_body);
         };
         let note = self.log_requests.then(|| note(&head));
-        let has_body = !body.is_end_stream();
+        let protocols = upgrade::offered(&head);
         route.rewrite(&mut head);
         let charge = route.lane.charge(&mut head, caller);
-        match route.lane.call(head, body, charge.clone(), note).await {
+        let offered = protocols.map(|protocols| route.lane.offer_upgrade(&mut head, protocols));
+        let reply = match offered {
+            Some(Err(outcome)) => Err(route.lane.refuse(charge.clone(), outcome, note)),
+            Some(Ok(())) | None => route.lane.call(head, body, charge.clone(), note).await,
+        };
+        match reply {
             Ok(mut response) => {
+                if response.status() == StatusCode::NOT_MODIFIED && version <= Version::HTTP_11 {
+                    response.body_mut().keep_length();
+                }
                 *response.version_mut() = Version::HTTP_11;
                 response.map(Either::Left)
             }
             Err(outcome) => {
-                let mut response =
-                    answer::answer(outcome, route.lane.retry_after(&charge, outcome));
-                if has_body {
-                    // What is left of the body would be read as a request.
-                    let close = HeaderValue::from_static("close");
-                    response.headers_mut().insert(CONNECTION, close);
-                }
-                response.map(Either::Right)
+                let wait = route.lane.retry_after(&charge, outcome);
+                refusal(outcome, wait, has_body)
             }
         }
     }
 
     /// Answers a request that reaches no lane.
-    fn refuse(&self, head: &request::Parts, outcome: Outcome) -> Response<AnswerBody> {
+    fn refuse(
+        &self,
+        head: &request::Parts,
+        outcome: Outcome,
+        has_body: bool,
+    ) -> Response<AnswerBody> {
         self.unrouted.refuse(outcome);
         if self.log_requests {
             let (request, outcome) = (note(head), outcome.label());
             tracing::info!(target: "pacegate::request", request, outcome, "request");
         }
-        answer::answer(outcome, std::time::Duration::ZERO).map(Either::Right)
+        refusal(outcome, Duration::ZERO, has_body)
     }
 }
 
@@ -145,6 +154,17 @@ impl Route {
             request.headers.insert(name.clone(), value.clone());
         }
     }
+}
+
+/// Our own answer. What is left of a body that was not read would be taken for a
+/// request, so the connection closes then.
+fn refusal(outcome: Outcome, wait: Duration, has_body: bool) -> Response<AnswerBody> {
+    let mut response = answer::answer(outcome, wait);
+    if has_body {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    response.map(Either::Right)
 }
 
 /// How the log names a request: never with its query, which may hold secrets.

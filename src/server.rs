@@ -29,8 +29,10 @@ use tokio::time;
 use crate::config;
 use crate::listen::Listener;
 use crate::proxy::{AnswerBody, Proxy};
+use ending::{Ending, Reset};
 use sniff::Sniffed;
 
+mod ending;
 mod sniff;
 
 /// The pause after an error of `accept`; it doubles up to [`LONGEST_PAUSE`].
@@ -152,7 +154,7 @@ impl Server {
         &self,
         accept: impl Fn(&mut Context<'_>) -> Poll<io::Result<(T, Option<IpAddr>)>>,
     ) where
-        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        T: AsyncRead + AsyncWrite + Reset + Send + Unpin + 'static,
     {
         let _counted = Counted::new(&self.connections, |count| &mut count.loops);
         let mut draining = self.draining.clone();
@@ -194,22 +196,30 @@ impl Server {
         caller: Option<IpAddr>,
         _counted: (Counted, OwnedSemaphorePermit),
     ) where
-        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        T: AsyncRead + AsyncWrite + Reset + Send + Unpin + 'static,
     {
         let bound = self.settings.header_timeout;
         let stall = self.settings.stall_timeout;
         let mut draining = self.draining.clone();
+        let ending = Arc::<Ending>::default();
+        let sniffed = sniff::sniff(stream, stall, Arc::clone(&ending));
         let sniffed = tokio::select! {
             biased;
-            sniffed = time::timeout(bound, sniff::sniff(stream, stall)) => sniffed,
+            sniffed = time::timeout(bound, sniffed) => sniffed,
             // It has sent nothing yet.
             () = stopping(&mut draining) => return,
         };
         let Ok(Ok(sniffed)) = sniffed else { return };
         let proxy = Arc::clone(&self.proxy);
+        let noted = Arc::clone(&ending);
         let service = service_fn(move |request: Request<Incoming>| {
-            let proxy = Arc::clone(&proxy);
-            async move { Ok::<_, Infallible>(proxy.handle(request, caller).await) }
+            let (proxy, ending) = (Arc::clone(&proxy), Arc::clone(&noted));
+            async move {
+                let version = request.version();
+                let mut response = proxy.handle(request, caller).await;
+                ending.note(version, &mut response);
+                Ok::<_, Infallible>(response)
+            }
         });
         let result = match sniffed {
             Sniffed::Http1(stream) => self.serve_http1(stream, service).await,
@@ -218,6 +228,11 @@ impl Server {
         };
         if let Err(error) = result {
             tracing::debug!(%error, "a caller's connection ended");
+            return;
+        }
+        if let Some(tunnel) = ending.tunnel() {
+            // Here, so that the connection counts as open until it closes.
+            Box::pin(tunnel.run()).await;
         }
     }
 
@@ -237,8 +252,9 @@ impl Server {
             // Up to hyper's own bound the fields are parsed on the stack.
             builder.max_headers(settings.max_headers);
         }
-        let connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let shut = http1::Connection::graceful_shutdown;
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let connection = pin!(connection.with_upgrades());
+        let shut = http1::UpgradeableConnection::graceful_shutdown;
         until_drained(&self.draining, connection, shut).await
     }
 

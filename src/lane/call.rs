@@ -61,6 +61,11 @@ impl Lane {
         self.go_on(step)
     }
 
+    /// Counts a request that the lane does not take charge of.
+    pub(crate) fn refuse(&self, charge: Charge, outcome: Outcome, note: Option<String>) -> Outcome {
+        Account::new(&self.0, charge, note).end(outcome)
+    }
+
     async fn go_on(&self, mut step: Step<'_>) -> Reply {
         loop {
             step = match step {

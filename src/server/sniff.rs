@@ -7,18 +7,20 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
+use super::ending::{Ending, Reset};
 use crate::http::body::Stall;
 
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A stream and what it speaks.
 #[derive(Debug)]
-pub(super) enum Sniffed<T> {
+pub(super) enum Sniffed<T: Reset> {
     Http1(Stream<T>),
     Http2(Stream<T>),
 }
@@ -29,9 +31,13 @@ pub(super) enum Sniffed<T> {
 /// # Errors
 ///
 /// The stream broke or ended first.
-pub(super) async fn sniff<T>(mut stream: T, stall: Duration) -> io::Result<Sniffed<T>>
+pub(super) async fn sniff<T>(
+    mut stream: T,
+    stall: Duration,
+    ending: Arc<Ending>,
+) -> io::Result<Sniffed<T>>
 where
-    T: AsyncRead + Unpin,
+    T: AsyncRead + Reset + Unpin,
 {
     let mut head = [0; PREFACE.len()];
     let mut length = 0;
@@ -49,6 +55,7 @@ where
             head,
             left: 0..length,
             stall: Stall::new(stall),
+            ending,
             stream,
         };
         return Ok(match stands {
@@ -59,16 +66,26 @@ where
 }
 
 /// A caller's stream: its first bytes are read once more, and a write that does
-/// not move for too long fails.
+/// not move for too long fails. Where its end alone would make half a response
+/// look whole, it ends with a reset.
 #[derive(Debug)]
-pub(super) struct Stream<T> {
+pub(super) struct Stream<T: Reset> {
     head: [u8; PREFACE.len()],
     left: std::ops::Range<usize>,
     stall: Stall,
+    ending: Arc<Ending>,
     stream: T,
 }
 
-impl<T> Stream<T> {
+impl<T: Reset> Drop for Stream<T> {
+    fn drop(&mut self) {
+        if self.ending.would_deceive() {
+            self.stream.reset();
+        }
+    }
+}
+
+impl<T: Reset> Stream<T> {
     fn watch<R>(
         &mut self,
         cx: &mut Context<'_>,
@@ -83,7 +100,7 @@ impl<T> Stream<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Stream<T> {
+impl<T: AsyncRead + Reset + Unpin> AsyncRead for Stream<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -105,7 +122,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Stream<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Stream<T> {
+impl<T: AsyncWrite + Reset + Unpin> AsyncWrite for Stream<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -133,6 +150,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stream<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.ending.is_clean();
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
@@ -149,7 +167,7 @@ mod tests {
     async fn a_caller_that_takes_nothing_is_given_up_after_the_stall_time() {
         let (mut caller, stream) = tokio::io::duplex(16);
         caller.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
-        let Sniffed::Http1(mut stream) = sniff(stream, STALL).await.unwrap() else {
+        let Sniffed::Http1(mut stream) = sniff(stream, STALL, Arc::default()).await.unwrap() else {
             panic!("not HTTP/1.1");
         };
         let start = tokio::time::Instant::now();
@@ -169,7 +187,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         });
-        let (is_http2, mut stream) = match sniff(stream, STALL).await.unwrap() {
+        let (is_http2, mut stream) = match sniff(stream, STALL, Arc::default()).await.unwrap() {
             Sniffed::Http1(stream) => (false, stream),
             Sniffed::Http2(stream) => (true, stream),
         };

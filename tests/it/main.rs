@@ -5,6 +5,8 @@
 
 /// What the operator sees while it runs.
 mod admin;
+/// Upstreams that answer wrongly, in two senses, too early or without being asked.
+mod answers;
 /// The program: arguments, exit codes, signals.
 mod binary;
 /// Request and response bodies on their way through.
@@ -15,6 +17,8 @@ mod config;
 mod conservation;
 /// `pacegate demo` from outside.
 mod demo;
+/// Callers that ask before they send a body.
+mod expect;
 /// What changes in a message head, and what does not.
 mod heads;
 /// Callers that send nothing, too little or too much.
@@ -29,5 +33,13 @@ mod outcomes;
 mod retry;
 /// How each kind of unfinished work ends at a stop.
 mod stop;
+/// Bodies that are longer than any buffer.
+mod streaming;
 /// The daemon, the upstream and the callers of the tests.
 mod support;
+/// Answers that break off, and how each caller can tell.
+mod truncation;
+/// Changes to another protocol: WebSocket and others.
+mod upgrades;
+/// Every mix of HTTP/1.1 and HTTP/2 between a caller and an upstream.
+mod versions;

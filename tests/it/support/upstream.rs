@@ -22,6 +22,8 @@ pub(crate) enum Step {
     Hold,
     /// Waits a while.
     Pause(Duration),
+    /// Sends back what comes, until the other side has ended its half.
+    Echo,
     /// Closes the connection.
     Close,
     /// Resets the connection.
@@ -311,6 +313,10 @@ impl Host {
                     answer();
                     reader.stream.write_all(&bytes).await.is_ok()
                 }
+                Step::Echo => {
+                    answer();
+                    echo(reader).await.is_ok()
+                }
                 Step::Close => false,
                 Step::Reset => {
                     reader.stream.set_zero_linger().unwrap();
@@ -323,5 +329,15 @@ impl Host {
             }
         }
         true
+    }
+}
+
+async fn echo(reader: &mut Reader) -> std::io::Result<()> {
+    loop {
+        let bytes = std::mem::take(&mut reader.unread);
+        reader.stream.write_all(&bytes).await?;
+        if !reader.fill().await {
+            return Ok(());
+        }
     }
 }
