@@ -56,8 +56,11 @@ pub enum Listen {
 /// Bounds on callers and their connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
-    /// Longest time for a complete request head, and for an idle connection.
+    /// Longest time for a complete request head, from its first byte; and for
+    /// the first byte of a new connection.
     pub header_timeout: Duration,
+    /// Longest time of a connection between two requests.
+    pub idle_timeout: Duration,
     /// Longest time a caller may neither send nor take a byte of a body.
     pub stall_timeout: Duration,
     /// Most connections at once.
@@ -129,6 +132,12 @@ pub struct Upstream {
     pub max_body: u64,
     /// Whether forwarded responses tell the time spent in the queue.
     pub server_timing: bool,
+    /// Whether the caller's `Host` is sent instead of the URL's.
+    pub keep_host: bool,
+    /// Whether requests say that they came through here.
+    pub via: bool,
+    /// What becomes of the fields that tell where a request came from.
+    pub forwarded: Forwarded,
     /// The bounds of its queue.
     pub queue: Queue,
     /// Bounds on the time of each step of a call.
@@ -298,6 +307,17 @@ impl Limit {
             false => self.burst,
         }
     }
+}
+
+/// What becomes of `Forwarded`, `X-Forwarded-*` and `X-Real-IP`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwarded {
+    /// The caller's are removed.
+    Strip,
+    /// The caller's are passed on.
+    Keep,
+    /// The caller's are replaced by ours.
+    Set,
 }
 
 /// The bounds of a lane's queue.

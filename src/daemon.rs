@@ -244,7 +244,12 @@ async fn run_core(
     }
     let unrouted = Arc::clone(&parts.unrouted);
     let server = Server {
-        proxy: Arc::new(Proxy::new(lanes, unrouted, parts.log_requests)),
+        proxy: Arc::new(Proxy::new(
+            lanes,
+            unrouted,
+            parts.log_requests,
+            parts.client.max_headers,
+        )),
         settings: Arc::clone(&parts.client),
         connections: Arc::clone(&parts.connections),
         draining: parts.draining.clone(),

@@ -62,6 +62,8 @@ pub mod signals;
 pub mod telemetry;
 
 mod admin;
+#[cfg(test)]
+mod fuzz;
 mod http;
 mod lane;
 mod listen;

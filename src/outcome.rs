@@ -7,6 +7,9 @@
 //! outcome, and when, is `lane::account`'s business; how it is written as a
 //! response is `http::answer`'s.
 
+use std::error::Error;
+use std::fmt;
+
 use http::StatusCode;
 
 /// The end of a request.
@@ -66,18 +69,39 @@ pub(crate) enum Break {
 /// What is wrong with a request that is refused as it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Fault {
-    /// Not exactly one `Host` field (RFC 9112, section 3.2).
-    Host,
+    /// The request line is not `method SP target SP version` (RFC 9112, section 3).
+    RequestLine,
+    /// The version is not 1.0 or 1.1 (RFC 9110, section 2.5).
+    Version,
     /// The target is not one that can be forwarded (RFC 9112, section 3.2).
     Target,
+    /// The request line is longer than allowed (RFC 9110, section 15.5.15).
+    TargetTooLong,
+    /// A field line is malformed, or one is folded (RFC 9112, section 5).
+    Field,
+    /// The head is longer than allowed or has too many fields (RFC 6585, section 5).
+    HeadTooLarge,
+    /// The head did not come in time (RFC 9110, section 15.5.9).
+    HeadTimeout,
+    /// Not exactly one valid `Host` field (RFC 9112, section 3.2).
+    Host,
     /// `CONNECT` is for forward proxies (RFC 9110, section 9.3.6).
     Connect,
+    /// Not exactly one valid `Content-Length` field (RFC 9112, section 6.3).
+    Length,
     /// A transfer coding other than exactly `chunked` (RFC 9112, section 6.1).
     TransferCoding,
-    /// Both `Content-Length` and `Transfer-Encoding` (RFC 9112, section 6.1).
+    /// Both `Content-Length` and `Transfer-Encoding`, or the latter twice or in
+    /// HTTP/1.0 (RFC 9112, section 6.1).
     Framing,
+    /// A chunk or a trailer field is malformed (RFC 9112, section 7.1).
+    Chunk,
     /// An expectation other than `100-continue` (RFC 9110, section 10.1.1).
     Expectation,
+    /// `TRACE` has come to its last hop, and that is us (RFC 9110, section 7.6.2).
+    Trace,
+    /// It has come through here before (RFC 5842, section 7.2).
+    Loop,
 }
 
 impl Outcome {
@@ -152,11 +176,7 @@ impl Outcome {
             Self::Abandoned | Self::Aborted => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::BadRequest(Fault::Connect | Fault::TransferCoding) => StatusCode::NOT_IMPLEMENTED,
-            Self::BadRequest(Fault::Expectation) => StatusCode::EXPECTATION_FAILED,
-            Self::BadRequest(Fault::Host | Fault::Target | Fault::Framing) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::BadRequest(fault) => fault.status(),
         }
     }
 
@@ -176,18 +196,7 @@ impl Outcome {
             Self::TooLarge => "the request body is longer than allowed",
             Self::Draining => "the proxy is stopping",
             Self::NoRoute => "no upstream takes this host and path",
-            Self::BadRequest(Fault::Host) => "the request needs exactly one valid Host field",
-            Self::BadRequest(Fault::Target) => "the request target cannot be forwarded",
-            Self::BadRequest(Fault::Connect) => "CONNECT is not proxied",
-            Self::BadRequest(Fault::TransferCoding) => {
-                "only the transfer coding `chunked` is understood"
-            }
-            Self::BadRequest(Fault::Framing) => {
-                "a request has either Content-Length or Transfer-Encoding"
-            }
-            Self::BadRequest(Fault::Expectation) => {
-                "only the expectation `100-continue` is understood"
-            }
+            Self::BadRequest(fault) => fault.text(),
         }
     }
 
@@ -245,6 +254,48 @@ impl Outcome {
     }
 }
 
+impl Fault {
+    fn status(self) -> StatusCode {
+        match self {
+            Self::RequestLine
+            | Self::Target
+            | Self::Field
+            | Self::Host
+            | Self::Length
+            | Self::Framing
+            | Self::Chunk => StatusCode::BAD_REQUEST,
+            Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Connect | Self::TransferCoding | Self::Trace => StatusCode::NOT_IMPLEMENTED,
+            Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Self::Loop => StatusCode::LOOP_DETECTED,
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::RequestLine => "the request line is malformed",
+            Self::Version => "only HTTP/1.0, HTTP/1.1 and HTTP/2 are understood",
+            Self::Target => "the request target cannot be forwarded",
+            Self::TargetTooLong => "the request line is longer than allowed",
+            Self::Field => "a header field is malformed",
+            Self::HeadTooLarge => "the request head is larger than allowed",
+            Self::HeadTimeout => "the request head did not come in time",
+            Self::Host => "the request needs exactly one valid Host field",
+            Self::Connect => "CONNECT is not proxied",
+            Self::Length => "the Content-Length is not one number",
+            Self::TransferCoding => "only the transfer coding `chunked` is understood",
+            Self::Framing => "a request has either Content-Length or Transfer-Encoding",
+            Self::Chunk => "the request body is not well chunked",
+            Self::Expectation => "only the expectation `100-continue` is understood",
+            Self::Trace => "TRACE is not answered here",
+            Self::Loop => "the request has come through here before",
+        }
+    }
+}
+
 impl Break {
     /// One sentence for the caller.
     fn text(self) -> &'static str {
@@ -271,6 +322,15 @@ impl Break {
         }
     }
 }
+
+/// As the error of a caller's stream, where a body turns out to be malformed.
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+impl Error for Fault {}
 
 #[cfg(test)]
 mod tests {

@@ -9,17 +9,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::header::{CONNECTION, HeaderName, HeaderValue};
-use ::http::{Request, Response, StatusCode, Uri, Version, request};
+use ::http::header::{CONNECTION, HOST, HeaderName, HeaderValue};
+use ::http::{Method, Request, Response, StatusCode, Uri, Version, request};
 use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
 
-use crate::config;
+use crate::config::{self, Forwarded};
 use crate::http::{answer, head, upgrade};
 use crate::lane::{Lane, Passage};
 use crate::metrics::Cells;
-use crate::outcome::Outcome;
+use crate::outcome::{Fault, Outcome};
 
 /// The body of any response: the upstream's, or one of our own.
 pub(crate) type AnswerBody = Either<Passage, Full<Bytes>>;
@@ -32,6 +32,8 @@ pub(crate) struct Proxy {
     /// For requests that reach no lane.
     unrouted: Arc<Cells>,
     log_requests: bool,
+    /// Most fields of a request head.
+    max_headers: usize,
 }
 
 #[derive(Debug)]
@@ -43,7 +45,12 @@ struct Route {
 }
 
 impl Proxy {
-    pub(crate) fn new(lanes: Vec<Lane>, unrouted: Arc<Cells>, log_requests: bool) -> Self {
+    pub(crate) fn new(
+        lanes: Vec<Lane>,
+        unrouted: Arc<Cells>,
+        log_requests: bool,
+        max_headers: usize,
+    ) -> Self {
         let mut routes: Vec<Route> = lanes.into_iter().map(Route::new).collect();
         routes.sort_by_key(|route| {
             let rule = &route.rule;
@@ -54,6 +61,7 @@ impl Proxy {
             routes,
             unrouted,
             log_requests,
+            max_headers,
         }
     }
 
@@ -65,15 +73,18 @@ impl Proxy {
     ) -> Response<AnswerBody> {
         let (mut head, body) = request.into_parts();
         let (version, has_body) = (head.version, !body.is_end_stream());
-        if let Err(fault) = head::check(&head) {
+        if let Err(fault) = head::check(&head, self.max_headers) {
             return self.refuse(&head, Outcome::BadRequest(fault), has_body);
+        }
+        if !head::take_hop(&mut head) {
+            return self.answer_last_hop(&head, has_body);
         }
         let Some(route) = self.routes.iter().find(|route| route.takes(&head)) else {
             return self.refuse(&head, Outcome::NoRoute, has_body);
         };
         let note = self.log_requests.then(|| note(&head));
         let protocols = upgrade::offered(&head);
-        route.rewrite(&mut head);
+        route.rewrite(&mut head, caller);
         let charge = route.lane.charge(&mut head, caller);
         let offered = protocols.map(|protocols| route.lane.offer_upgrade(&mut head, protocols));
         let reply = match offered {
@@ -93,6 +104,27 @@ impl Proxy {
                 refusal(outcome, wait, has_body)
             }
         }
+    }
+
+    /// Answers a request of OPTIONS or TRACE that goes no further: we support the
+    /// former (RFC 9110, section 7.6.2), and reflect nothing.
+    fn answer_last_hop(&self, head: &request::Parts, has_body: bool) -> Response<AnswerBody> {
+        if head.method == Method::TRACE {
+            return self.refuse(head, Outcome::BadRequest(Fault::Trace), has_body);
+        }
+        self.unrouted.refuse(Outcome::Completed);
+        Response::new(Either::Right(Full::default()))
+    }
+
+    /// Answers a request that was refused before it could be read.
+    pub(crate) fn refuse_unread(&self, fault: Fault) -> Response<AnswerBody> {
+        let outcome = Outcome::BadRequest(fault);
+        self.unrouted.refuse(outcome);
+        if self.log_requests {
+            let outcome = outcome.label();
+            tracing::info!(target: "pacegate::request", outcome, reason = %fault, "request");
+        }
+        answer::answer(outcome, Duration::ZERO).map(Either::Right)
     }
 
     /// Answers a request that reaches no lane.
@@ -128,7 +160,7 @@ impl Route {
 
     fn takes(&self, request: &request::Parts) -> bool {
         let host = self.rule.host.as_ref().is_none_or(|host| {
-            head::host(request).is_some_and(|given| given.eq_ignore_ascii_case(host))
+            head::host(request).is_some_and(|given| given.eq_ignore_ascii_case(host.as_bytes()))
         });
         host && self.rule.prefix.as_ref().is_none_or(|prefix| {
             let rest = request.uri.path().strip_prefix(prefix.as_str());
@@ -138,20 +170,34 @@ impl Route {
 
     /// Makes the head what the upstream gets, but for what depends on the
     /// connection it goes over.
-    fn rewrite(&self, request: &mut request::Parts) {
+    fn rewrite(&self, request: &mut request::Parts, peer: Option<IpAddr>) {
+        let settings = self.lane.settings();
         let prefix = match self.rule.keep_prefix {
             true => 0,
             false => self.rule.prefix.as_ref().map_or(0, String::len),
         };
+        let sets = settings.forwarded == Forwarded::Set;
+        let authority = (sets || settings.keep_host).then(|| head::authority(request));
+        let authority = authority.flatten();
         if prefix > 0 || request.uri.authority().is_some() {
             request.uri = Uri::from(head::target(&request.uri, prefix));
         }
-        head::strip_hop_by_hop(&mut request.headers);
+        let headers = &mut request.headers;
+        head::strip_request(headers, settings.forwarded != Forwarded::Keep);
         if request.version == Version::HTTP_2 {
-            head::join_cookies(&mut request.headers);
+            head::join_cookies(headers);
+        }
+        if settings.via {
+            head::add_via(headers, request.version);
+        }
+        if sets {
+            head::add_forwarded(headers, peer, authority.as_ref());
+        }
+        if let Some(authority) = authority.filter(|_| settings.keep_host) {
+            headers.insert(HOST, authority);
         }
         for (name, value) in &self.headers {
-            request.headers.insert(name.clone(), value.clone());
+            headers.insert(name.clone(), value.clone());
         }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ::http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRAILER, TRANSFER_ENCODING};
+use ::http::uri::Authority;
 use ::http::{Method, Request, Response, Uri, Version};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::{http1, http2};
@@ -194,13 +195,17 @@ impl Connection {
 pub(crate) struct Origin {
     uri: Uri,
     host: HeaderValue,
+    /// Whether a request's own `Host` goes before.
+    keep_host: bool,
 }
 
 impl Origin {
     /// `RFC 9112, section 3.2.1`: a path, and the authority in `Host`.
     fn address_http1(&self, request: &mut Request<Upload>) {
         *request.version_mut() = Version::HTTP_11;
-        request.headers_mut().insert(HOST, self.host.clone());
+        if !self.keep_host || !request.headers().contains_key(HOST) {
+            request.headers_mut().insert(HOST, self.host.clone());
+        }
         match request.body().size_hint().exact() {
             Some(0) if expects_length(request.method()) => {
                 let none = HeaderValue::from_static("0");
@@ -225,8 +230,13 @@ impl Origin {
     /// RFC 9113, section 8.3.1: scheme and authority in pseudo-fields.
     fn address_http2(&self, request: &mut Request<Upload>) {
         *request.version_mut() = Version::HTTP_2;
-        request.headers_mut().remove(HOST);
+        let host = request.headers_mut().remove(HOST);
         let mut parts = self.uri.clone().into_parts();
+        if let Some(host) = host.filter(|_| self.keep_host) {
+            parts.authority = Authority::try_from(host.as_bytes())
+                .ok()
+                .or(parts.authority);
+        }
         parts.path_and_query = request.uri().path_and_query().cloned();
         if let Ok(uri) = Uri::from_parts(parts) {
             *request.uri_mut() = uri;

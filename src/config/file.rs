@@ -52,10 +52,11 @@ pub(super) struct File {
 #[serde(deny_unknown_fields)]
 pub(super) struct Client {
     pub(super) header_timeout: Option<Written<Duration>>,
+    pub(super) idle_timeout: Option<Written<Duration>>,
     pub(super) stall_timeout: Option<Written<Duration>>,
     pub(super) max_connections: Option<Count>,
     pub(super) max_header_bytes: Placed<Bytes>,
-    pub(super) max_headers: Option<Count>,
+    pub(super) max_headers: Option<Spanned<Count>>,
 }
 
 /// `[log]`.
@@ -89,6 +90,9 @@ pub(super) struct Upstream {
     pub(super) buffer_body: Placed<Bytes>,
     pub(super) max_body: Option<Written<Bytes>>,
     pub(super) server_timing: Option<bool>,
+    pub(super) keep_host: Option<bool>,
+    pub(super) via: Option<bool>,
+    pub(super) forwarded: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) costs: Vec<Spanned<Cost>>,
     #[serde(default)]

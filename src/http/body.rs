@@ -8,6 +8,7 @@
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +20,8 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{self, Instant, Sleep};
+
+use crate::outcome::Fault;
 
 /// A body of unknown length that brings nothing for so long is not waited for: a
 /// caller may send the rest after it has seen the beginning of the answer.
@@ -53,6 +56,18 @@ pub(crate) enum UploadError {
     Broken(hyper::Error),
     /// The caller sent nothing for too long.
     Stalled,
+}
+
+impl UploadError {
+    /// What is wrong with the body, where the caller's stream has found it
+    /// malformed.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        let Self::Broken(error) = self else {
+            return None;
+        };
+        let cause = error.source()?.downcast_ref::<io::Error>()?;
+        cause.get_ref()?.downcast_ref().copied()
+    }
 }
 
 /// The part of a body that the caller has not sent yet.

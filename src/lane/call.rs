@@ -214,7 +214,9 @@ impl Lane {
         let upload = tokio::select! {
             upload = Upload::read(body, bounds) => upload.map_err(|error| match error {
                 UploadError::TooLarge => Outcome::TooLarge,
-                UploadError::Broken(_) | UploadError::Stalled => Outcome::Abandoned,
+                UploadError::Broken(_) | UploadError::Stalled => {
+                    error.fault().map_or(Outcome::Abandoned, Outcome::BadRequest)
+                }
             })?,
             outcome = shared.too_late(deadline) => return Err(outcome),
         };

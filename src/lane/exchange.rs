@@ -304,6 +304,7 @@ fn spare(request: &Request<Upload>, closing: bool) -> Option<Box<Spare>> {
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
+    // The case of the names is in there.
     *copy.extensions_mut() = request.extensions().clone();
     // RFC 9110, section 9.2.2.
     let repeatable = matches!(

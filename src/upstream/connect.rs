@@ -97,6 +97,7 @@ impl Dialer {
             origin: Origin {
                 uri: uri.expect("the URL was checked"),
                 host: HeaderValue::try_from(url.authority.as_str()).expect("the URL was checked"),
+                keep_host: settings.keep_host,
             },
             http2: settings.connection.http2,
             timeouts: settings.timeouts.clone(),
@@ -178,6 +179,7 @@ where
 {
     let (wire, traffic) = Wire::new(stream, encrypted);
     let (mut sender, connection) = http1::Builder::new()
+        .preserve_header_case(true)
         // RFC 9112, section 5.1: a gateway takes the space away.
         .allow_spaces_after_header_name_in_responses(true)
         .handshake::<_, Upload>(TokioIo::new(wire))

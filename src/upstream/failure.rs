@@ -114,7 +114,9 @@ impl SendError {
         };
         match find(error) {
             Some(UploadError::TooLarge) => return Outcome::TooLarge,
-            Some(UploadError::Broken(_) | UploadError::Stalled) => return Outcome::Aborted,
+            Some(error @ (UploadError::Broken(_) | UploadError::Stalled)) => {
+                return error.fault().map_or(Outcome::Aborted, Outcome::BadRequest);
+            }
             None => {}
         }
         let reset = find::<h2::Error>(error).is_some_and(h2::Error::is_reset);

@@ -19,6 +19,8 @@ mod conservation;
 mod demo;
 /// Callers that ask before they send a body.
 mod expect;
+/// Where requests begin and end, and what is refused for it.
+mod framing;
 /// What changes in a message head, and what does not.
 mod heads;
 /// Callers that send nothing, too little or too much.
@@ -37,6 +39,8 @@ mod stop;
 mod streaming;
 /// The daemon, the upstream and the callers of the tests.
 mod support;
+/// What request targets mean, and how they are passed on.
+mod targets;
 /// Answers that break off, and how each caller can tell.
 mod truncation;
 /// Changes to another protocol: WebSocket and others.

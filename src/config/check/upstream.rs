@@ -16,7 +16,8 @@ use crate::config::file::{self, Bound, Bytes, Count, Named, Pause, Percent, Writ
 use crate::config::report::Report;
 use crate::config::size;
 use crate::config::{
-    Connection, Cooldown, Guard, Http2, Queue, Retry, Route, Timeouts, Upstream, WhenFull,
+    Connection, Cooldown, Forwarded, Guard, Http2, Queue, Retry, Route, Timeouts, Upstream,
+    WhenFull,
 };
 
 const BUFFER_BODY: u64 = 64 * KIB;
@@ -102,6 +103,12 @@ fn one(
     let cooldown = cooldown(&table.cooldown, report);
     let max_upgrades = upgrades(table, report);
     let queue = queue(scope, report);
+    let variants = [
+        ("strip", Forwarded::Strip),
+        ("keep", Forwarded::Keep),
+        ("set", Forwarded::Set),
+    ];
+    let forwarded = choice(table.forwarded.as_ref(), &variants, report);
     let tls = tls::check(&table.tls, path, places, report);
     let headers = header::all(&table.headers, places, report);
     Some(Upstream {
@@ -122,6 +129,9 @@ fn one(
             .max_body
             .map_or(128 * MIB, |Written(Bytes(bytes))| bytes),
         server_timing: table.server_timing.unwrap_or(true),
+        keep_host: table.keep_host.unwrap_or(false),
+        via: table.via.unwrap_or(true),
+        forwarded: forwarded?,
         queue: queue?,
         timeouts: timeouts(&table.timeouts),
         connection: connection(&table.connection),

@@ -39,6 +39,8 @@ pub(crate) struct Seen {
     pub(crate) nth: usize,
     /// When its head was whole.
     pub(crate) at: Instant,
+    /// The head as it came.
+    pub(crate) head: String,
     pub(crate) method: String,
     pub(crate) target: String,
     pub(crate) fields: Fields,
@@ -252,6 +254,7 @@ impl Host {
             connection,
             nth,
             at,
+            head: String::from_utf8_lossy(&head).into_owned(),
             method: parsed.method.unwrap().to_owned(),
             target: parsed.path.unwrap().to_owned(),
             fields: Fields::new(parsed.headers),
