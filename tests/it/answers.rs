@@ -126,7 +126,7 @@ async fn a_silent_close_is_told_from_a_broken_head() {
             let mut steps = vec![Step::Send(answer.into()), Step::Hold, end.clone()];
             steps.retain(|step| !matches!(step, Step::Send(bytes) if bytes.is_empty()));
             let upstream = Upstream::start(move |_| steps.clone()).await;
-            let proxy = Proxy::before(&upstream, "");
+            let proxy = Proxy::before(&upstream, "retry.attempts = 1");
             let mut caller = proxy.send(get("/")).await;
             upstream.until_requests(1).await;
             upstream.release(1);
@@ -230,7 +230,8 @@ async fn an_endless_row_of_interim_answers_is_bounded_by_the_time_for_an_answer(
     let interim = "HTTP/1.1 102 Processing\r\n\r\n".repeat(100).into_bytes();
     let steps = vec![Step::Send(interim); 100_000];
     let upstream = Upstream::start(move |_| steps.clone()).await;
-    let proxy = Proxy::before(&upstream, "timeouts.response = \"100ms\"");
+    let settings = "timeouts.response = \"100ms\"\nretry.attempts = 1";
+    let proxy = Proxy::before(&upstream, settings);
     let response = proxy.get("/").await;
     response.assert_refusal(504, "upstream_timeout");
     upstream.until("its end", |log| log.ended == 1).await;

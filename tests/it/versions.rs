@@ -278,7 +278,7 @@ async fn a_request_that_the_upstream_resets_is_a_bad_gateway_and_sent_once() {
         async move { respond.send_reset(h2::Reason::INTERNAL_ERROR) }
     };
     let address = scripted(100, script).await;
-    let proxy = before(address, Version::HTTP_2, "");
+    let proxy = before(address, Version::HTTP_2, "retry.attempts = 1");
     let response = proxy.get("/").await;
     response.assert_refusal(502, "upstream_failed");
     assert_eq!(response.proxy_error(), "http_protocol_error");
