@@ -42,7 +42,8 @@
 //! | what waits | where | bound |
 //! | --- | --- | --- |
 //! | connections not yet accepted | the kernel | backlog of 4096 |
-//! | connections of callers | `server` | `client.max_connections` |
+//! | connections of callers | `server::connections` | `client.max_connections` |
+//! | a request head under way | `server::stream` | `client.max_header_bytes`, `client.max_headers`, `client.header_timeout` |
 //! | requests and their bytes | `lane::queue` | `queue.max_requests`, `queue.max_bytes`, `queue.max_wait` |
 //! | jobs on the way to the line | the mpsc channel | `queue.max_requests` |
 //! | calls | `lane::worker` | `max_in_flight` |

@@ -134,13 +134,23 @@ fn count_answers(mut answers: &[u8]) -> usize {
 fn sent(mut input: &[u8]) -> Vec<Message> {
     let mut all = Vec::new();
     while let Some((mut message, length)) = Message::read(input) {
-        if let Some(path) = message.target.strip_prefix("http://a") {
-            message.target = path.to_owned();
-        }
+        message.target = origin_form(&message.target);
         all.push(message);
         input = &input[length..];
     }
     all
+}
+
+/// RFC 9112, section 3.2.1.
+fn origin_form(target: &str) -> String {
+    match target.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains('/') => {
+            let path = rest.find(['/', '?']).map_or("", |at| &rest[at..]);
+            let slash = if path.starts_with('/') { "" } else { "/" };
+            format!("{slash}{path}")
+        }
+        _ => target.to_owned(),
+    }
 }
 
 /// A property of RFC 9112 as a whole: nobody can make the upstream read anything
