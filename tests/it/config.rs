@@ -160,7 +160,7 @@ fn the_sample_has_every_key() {
                     || line.contains(&format!("{{ rate = \"10/s\", {key} ="))
                     || line.contains(&format!("{{ rate = \"2/s\", {key} ="))
                     || line.contains(&format!("{{ {key} = "))
-                    || line.contains(&format!(", {key} = \"Bearer \""))
+                    || line.contains(&format!(", {key} = \""))
                     || line.contains(&format!("{key}]"))
                     || line.starts_with(&format!("[{key}."))
             });
@@ -178,6 +178,8 @@ fn known_keys() -> Vec<(&'static str, Vec<String>)> {
         "shutdown.",
         "upstream.a.",
         "upstream.a.match.",
+        "upstream.a.dialect.",
+        "upstream.a.cooldown.",
         "upstream.a.queue.",
         "upstream.a.timeouts.",
         "upstream.a.connection.",
@@ -198,6 +200,8 @@ fn known_keys() -> Vec<(&'static str, Vec<String>)> {
         .collect();
     let limit = "upstream.a.limits = [{ unheard_of = 1 }]".to_owned();
     known.push(ask("upstream.a.limits", limit));
+    let signal = "upstream.a.cooldown.signals = [{ unheard_of = 1 }]".to_owned();
+    known.push(ask("upstream.a.cooldown.signals", signal));
     assert!(known.iter().all(|(_, keys)| !keys.is_empty()));
     known
 }

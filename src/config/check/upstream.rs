@@ -1,27 +1,71 @@
 //! `[upstream.NAME]`: one API, checked alone, then against the others.
 //!
-//! Puts together what `url`, `route`, `limit`, `tls` and `header` check, and
-//! owns the defaults of everything else in the table.
+//! Puts together what `url`, `route`, `limit`, `dialect`, `cooldown`, `tls` and
+//! `header` check, and owns the defaults of everything else in the table. A
+//! preset replaces the defaults of the keys that it has.
 
-//! `[upstream.NAME]`: one API, checked alone, then against the others.
+use std::num::{NonZeroU32, NonZeroUsize};
 
-use std::num::NonZeroU32;
+use http::StatusCode;
+use http::header::RETRY_AFTER;
 
 use toml::Spanned;
 
 use super::route::{self, Claim};
 use super::{
-    KIB, MIB, Places, bytes, choice, count, header, in_memory, limit, seconds, time, tls, url,
+    KIB, MIB, Places, bytes, choice, cooldown, count, dialect, header, in_memory, limit, seconds,
+    size_of_count, time, tls, url,
 };
 use crate::config::fault::{Fault, quote};
 use crate::config::file::{self, Bound, Bytes, Count, Named, Written};
+use crate::config::preset;
 use crate::config::report::Report;
 use crate::config::size;
-use crate::config::{Connection, Guard, Queue, Route, Timeouts, Upstream, WhenFull};
+use crate::config::{
+    Connection, Cooldown, Dialect, Guard, Limit, Queue, Route, Signal, Timeouts, Upstream, Url,
+    WhenFull,
+};
 
 const BUFFER_BODY: u64 = 64 * KIB;
 const MAX_BYTES: u64 = 64 * MIB;
+const MAX_IN_FLIGHT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
 const ATTEMPTS: NonZeroU32 = NonZeroU32::MIN.saturating_add(2);
+
+/// What a preset may fill in; by default what holds without one.
+#[derive(Debug)]
+pub(in crate::config) struct Settings {
+    /// `None` when there is none to start from.
+    pub(in crate::config) url: Option<Url>,
+    pub(in crate::config) limits: Vec<Limit>,
+    pub(in crate::config) dialect: Dialect,
+    pub(in crate::config) max_in_flight: NonZeroUsize,
+    pub(in crate::config) cooldown: Cooldown,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let signal = |status, header| Signal {
+            status,
+            header,
+            equals: None,
+            body: None,
+        };
+        Self {
+            url: None,
+            limits: Vec::new(),
+            dialect: Dialect::RetryAfter,
+            max_in_flight: MAX_IN_FLIGHT,
+            cooldown: Cooldown {
+                signals: vec![
+                    signal(StatusCode::TOO_MANY_REQUESTS, None),
+                    signal(StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_AFTER)),
+                ],
+                first: seconds(1),
+                longest: seconds(600),
+            },
+        }
+    }
+}
 
 /// An upstream under way.
 struct Scope<'a> {
@@ -85,15 +129,29 @@ fn one(
     report: &mut Report<'_>,
 ) -> Option<Upstream> {
     let (table, path) = (scope.table.get_ref(), &scope.path);
-    let url = match &table.url {
-        Some(text) => report.check(text.span(), url::parse(text.get_ref())),
-        None => {
+    let preset = table.preset.as_ref().map(|name| {
+        let found = report.check(name.span(), preset::find(name.get_ref()));
+        found.map(|preset| preset.settings)
+    });
+    // A preset that is not known might have had a URL.
+    let unknown = matches!(preset, Some(None)) || report.is_lost(&format!("{path}.preset"));
+    let preset = preset.flatten().unwrap_or_default();
+    let url = match (&table.url, preset.url) {
+        (Some(text), _) => report.check(text.span(), url::parse(text.get_ref())),
+        (None, Some(url)) => Some(url),
+        (None, None) if unknown => None,
+        (None, None) => {
             let fault = Fault::new("is missing, expected one such as `https://api.example.com`");
             report.missing(Some(scope.table.span()), format!("{path}.url"), fault);
             None
         }
     };
-    let limits = limit::all(&table.limits, report);
+    let limits = match &table.limits {
+        Some(limits) => limit::all(limits, report),
+        None => preset.limits,
+    };
+    let dialect = dialect::one(table.dialect.as_ref(), &preset.dialect, report);
+    let cooldown = cooldown::one(&table.cooldown, &preset.cooldown, path, report);
     let queue = queue(scope, report);
     let tls = tls::check(&table.tls, path, places, report);
     let headers = header::all(&table.headers, places, report);
@@ -103,7 +161,11 @@ fn one(
         route: route?,
         limits,
         guard: table.guard.map_or(Guard::Auto, |Written(guard)| guard),
-        max_in_flight: count(table.max_in_flight, 1024),
+        dialect: dialect?,
+        cooldown: cooldown?,
+        max_in_flight: table
+            .max_in_flight
+            .map_or(preset.max_in_flight, |Count(count)| size_of_count(count)),
         buffer_body: in_memory(bytes(&table.buffer_body, BUFFER_BODY)),
         max_body: table
             .max_body
