@@ -31,6 +31,11 @@ pub enum Command {
     Run,
     /// Check the settings and exit: 0 if they are right, 2 if not
     Check,
+    /// List the presets, or show one as it would stand in the settings
+    Presets {
+        /// The one to show.
+        name: Option<String>,
+    },
     /// Show the queue at work: a burst of requests at an API that allows 10 a second
     Demo(Demo),
 }

@@ -63,6 +63,7 @@ pub mod signals;
 pub mod telemetry;
 
 mod admin;
+mod dialect;
 #[cfg(test)]
 mod fuzz;
 mod http;

@@ -2,11 +2,12 @@
 //! the exit code.
 
 use std::error::Error;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
 use pacegate::cli::{self, Cli, Command};
-use pacegate::config::Config;
+use pacegate::config::{Config, preset};
 use pacegate::daemon::{Daemon, DaemonError, Reload};
 use pacegate::demo;
 use pacegate::{signals, telemetry};
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     match &cli.command {
         None | Some(Command::Run) => run(&cli),
         Some(Command::Check) => check(&cli),
+        Some(Command::Presets { name }) => presets(name.as_deref()),
         Some(Command::Demo(options)) => demo(options),
     }
 }
@@ -57,6 +59,17 @@ fn check(cli: &Cli) -> ExitCode {
             }
             Err(error) => fail(code(&error), &say(&error)),
         },
+        Err(text) => fail(MISUSED, &text),
+    }
+}
+
+fn presets(name: Option<&str>) -> ExitCode {
+    match name.map_or_else(|| Ok(preset::list()), preset::show) {
+        Ok(text) => {
+            // Nobody is left to complain to when the reader has enough.
+            let _ = io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
         Err(text) => fail(MISUSED, &text),
     }
 }

@@ -21,14 +21,21 @@ use super::size;
 use super::{Client, Config, Log, LogFormat, Missing, Shutdown, State};
 
 mod address;
+mod cooldown;
 mod cost;
+mod dialect;
 mod header;
 mod host;
 mod limit;
+mod preset;
 mod route;
 mod tls;
 mod upstream;
 mod url;
+
+pub(super) use dialect::name as dialect_name;
+pub(super) use preset::all as presets;
+pub(super) use upstream::Settings;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -62,7 +69,7 @@ pub(super) fn config(path: &Path, text: &str) -> Result<Config, Problems> {
         credentials: std::env::var_os("CREDENTIALS_DIRECTORY"),
         state: std::env::var_os("STATE_DIRECTORY"),
     };
-    let (file, mut report) = file::read(text);
+    let (file, mut report) = file::read::<file::File>(text);
     match resolve(&file, &places, &mut report) {
         Some(config) if report.is_empty() => Ok(config),
         _ => Err(report.finish(&path.display().to_string())),

@@ -19,10 +19,10 @@ mod read;
 mod tree;
 mod value;
 
-pub(super) use entry::{Addresses, Header, Limit};
+pub(super) use entry::{Addresses, Dialect, Header, Limit, Signal};
 pub(super) use read::read;
 pub(super) use tree::Tree;
-pub(super) use value::{Bound, Bytes, Count, Pause, Percent, Written};
+pub(super) use value::{Bound, Bytes, Count, Pause, Percent, Status, Written};
 
 /// Tables that the user names, by name; sort by place for the file's order.
 pub(super) type Named<T> = BTreeMap<Spanned<String>, Spanned<T>>;
@@ -89,12 +89,13 @@ pub(super) struct State {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Upstream {
+    pub(super) preset: Option<Spanned<String>>,
     pub(super) url: Option<Spanned<String>>,
     #[serde(rename = "match")]
     pub(super) route: Option<Spanned<Match>>,
-    #[serde(default)]
-    pub(super) limits: Vec<Spanned<Limit>>,
+    pub(super) limits: Option<Vec<Spanned<Limit>>>,
     pub(super) guard: Option<Written<Guard>>,
+    pub(super) dialect: Option<Spanned<Dialect>>,
     pub(super) max_in_flight: Option<Count>,
     pub(super) max_upgrades: Option<Spanned<Count>>,
     pub(super) buffer_body: Placed<Bytes>,
@@ -150,11 +151,25 @@ pub(super) struct Keys {
     pub(super) max_waiting: Option<Count>,
 }
 
+/// `dialect = { ... }`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Fields {
+    pub(super) remaining: Option<Spanned<String>>,
+    pub(super) used: Option<Spanned<String>>,
+    pub(super) limit: Option<Spanned<String>>,
+    pub(super) reset: Option<Spanned<String>>,
+    pub(super) unit: Option<Spanned<String>>,
+}
+
 /// `[upstream.NAME.cooldown]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Cooldown {
     pub(super) per: Option<Spanned<String>>,
+    pub(super) signals: Option<Spanned<Vec<Spanned<Signal>>>>,
+    pub(super) first: Placed<Duration>,
+    pub(super) longest: Placed<Duration>,
 }
 
 /// `[upstream.NAME.retry]`.
@@ -164,6 +179,34 @@ pub(super) struct Retry {
     pub(super) attempts: Option<Count>,
     pub(super) budget: Option<Written<Percent>>,
     pub(super) hold: Option<Written<Pause>>,
+}
+
+/// A signal as a table.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SignalTable {
+    pub(super) status: Option<Status>,
+    pub(super) header: Option<Spanned<String>>,
+    pub(super) equals: Option<Spanned<String>>,
+    pub(super) body: Option<Spanned<String>>,
+}
+
+/// All presets, by name.
+pub(super) type Presets = Named<Preset>;
+
+/// `[NAME]` of the presets: where it is from, and keys of `[upstream.NAME]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Preset {
+    pub(super) page: Option<Spanned<String>>,
+    pub(super) date: Option<Spanned<String>>,
+    pub(super) note: Option<Spanned<String>>,
+    pub(super) url: Option<Spanned<String>>,
+    pub(super) limits: Option<Spanned<Vec<Spanned<Limit>>>>,
+    pub(super) dialect: Option<Spanned<Dialect>>,
+    pub(super) max_in_flight: Option<Spanned<Count>>,
+    #[serde(default)]
+    pub(super) cooldown: Cooldown,
 }
 
 /// `[upstream.NAME.queue]`.

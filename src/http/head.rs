@@ -5,17 +5,16 @@
 //! the repeats of all other fields stay.
 
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use ::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
-    COOKIE, DATE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, MAX_FORWARDS,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RETRY_AFTER, SET_COOKIE, TE, TRANSFER_ENCODING,
-    UPGRADE, VIA,
+    COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, MAX_FORWARDS,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use ::http::request::Parts;
 use ::http::uri::{PathAndQuery, Uri};
-use ::http::{Method, StatusCode, Version};
+use ::http::{Method, Version};
 
 use crate::outcome::Fault;
 
@@ -350,28 +349,6 @@ fn accepts_trailers(te: &HeaderValue) -> bool {
         .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
-/// Whether a response refuses a request because of a limit, and how long it asks
-/// us to send nothing: 429 does, and 503 with a `Retry-After` in seconds or as a
-/// date (RFC 9110, section 10.2.3). A date is taken against the response's own
-/// clock.
-pub(crate) fn refuses(status: StatusCode, headers: &HeaderMap) -> Option<Option<Duration>> {
-    let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
-    let date = |text| httpdate::parse_http_date(text).ok();
-    let retry_after = text(RETRY_AFTER).and_then(|value| {
-        let seconds = value.parse::<f64>().ok();
-        if let Some(pause) = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
-            return Some(pause);
-        }
-        let now = text(DATE).and_then(date).unwrap_or_else(SystemTime::now);
-        Some(date(value)?.duration_since(now).unwrap_or_default())
-    });
-    match status {
-        StatusCode::TOO_MANY_REQUESTS => Some(retry_after),
-        StatusCode::SERVICE_UNAVAILABLE => retry_after.map(Some),
-        _ => None,
-    }
-}
-
 /// Tells the caller how long its request waited (Server-Timing, section 3).
 pub(crate) fn add_queue_time(headers: &mut HeaderMap, wait: Duration) {
     let micros = wait.as_micros();
@@ -595,29 +572,6 @@ mod tests {
             ("te", "trailers"),
         ];
         assert_eq!(left, expected);
-    }
-
-    #[test]
-    fn a_refusal_says_how_long_to_pause_in_seconds_or_as_a_date() {
-        let pause = |status: u16, fields: &[(&'static str, &'static str)]| {
-            let fields = fields.iter().map(|(name, value)| {
-                let name = HeaderName::from_static(name);
-                (name, HeaderValue::from_static(value))
-            });
-            refuses(StatusCode::from_u16(status).unwrap(), &fields.collect())
-        };
-        let seconds = |seconds| Some(Some(Duration::from_secs(seconds)));
-        assert_eq!(pause(429, &[]), Some(None));
-        assert_eq!(pause(429, &[("retry-after", "7")]), seconds(7));
-        assert_eq!(pause(429, &[("retry-after", "2.0")]), seconds(2));
-        assert_eq!(pause(503, &[("retry-after", "30")]), seconds(30));
-        let date = ("date", "Sat, 21 Nov 2026 11:00:00 GMT");
-        let then = ("retry-after", "Sat, 21 Nov 2026 11:01:40 GMT");
-        assert_eq!(pause(429, &[date, then]), seconds(100));
-        assert_eq!(pause(503, &[]), None);
-        assert_eq!(pause(200, &[("retry-after", "30")]), None);
-        assert_eq!(pause(429, &[("retry-after", "-5")]), Some(None));
-        assert_eq!(pause(429, &[("retry-after", "inf")]), Some(None));
     }
 
     #[test]

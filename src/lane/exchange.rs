@@ -12,11 +12,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ::http::{Method, Request, Response, StatusCode};
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use tokio::time::{self, Instant};
 
 use super::account::Account;
@@ -25,11 +26,12 @@ use super::passage::Passage;
 use super::tunnel::Offer;
 use super::turn::Taken;
 use super::{Core, Shared};
+use crate::dialect::{self, BODY_PREFIX, Verdict};
 use crate::http::body::Upload;
 use crate::http::head;
 use crate::metrics::Again;
 use crate::outcome::{Break, Outcome};
-use crate::pacing::End;
+use crate::pacing::{End, Reading};
 use crate::upstream::SendError;
 
 /// The body of a refusal that is read so that its connection can be kept.
@@ -128,7 +130,7 @@ async fn finish(
 async fn answered(
     shared: &Shared,
     turn: Taken,
-    response: Response<Incoming>,
+    mut response: Response<Incoming>,
     (spare, offer): (Option<Box<Spare>>, Option<Offer>),
     (lease, mut account): (Lease, Account),
 ) -> Result<Response<Passage>, Broken> {
@@ -145,12 +147,21 @@ async fn answered(
         spare => spare,
     };
     account.respond(response.status(), now);
-    let Some(asked) = head::refuses(response.status(), response.headers()) else {
-        turn.close(End::Answered(&[]), now);
-        return pass_on(shared, response, (lease, account), offer).map_err(Broken::Ended);
-    };
+    let Answer {
+        refused,
+        asked,
+        readings,
+        begin,
+    } = Answer::of(shared, &mut response).await;
+    if !refused {
+        turn.close(End::Answered(&readings), now);
+        let call = (lease, account);
+        return pass_on(shared, response, begin, call, offer).map_err(Broken::Ended);
+    }
     account.throttle();
-    let until = turn.close(End::Refused(asked, &[]), now).unwrap_or(now);
+    let until = turn
+        .close(End::Refused(asked, &readings), now)
+        .unwrap_or(now);
     let wait = until.saturating_duration_since(now).as_millis();
     tracing::warn!(
         upstream = shared.name,
@@ -159,7 +170,8 @@ async fn answered(
     );
     let again = spare.filter(|_| account.may_go_again(until));
     let Some(again) = again else {
-        return pass_on(shared, response, (lease, account), offer).map_err(Broken::Ended);
+        let call = (lease, account);
+        return pass_on(shared, response, begin, call, offer).map_err(Broken::Ended);
     };
     let body = Limited::new(response.into_body(), REFUSAL_BODY).collect();
     if let Ok(Ok(_)) = time::timeout(REFUSAL_TIME, body).await {
@@ -169,10 +181,72 @@ async fn answered(
     Err(Broken::Again(Box::new((again.request, account))))
 }
 
-/// The response as the caller gets it.
+/// What a response means to the limits.
+struct Answer {
+    /// Whether the upstream refused the request because of its own.
+    refused: bool,
+    /// How long it asks us to wait, if it does.
+    asked: Option<Duration>,
+    /// What it says is left.
+    readings: Vec<Reading>,
+    /// What was read of its body to know that.
+    begin: Bytes,
+}
+
+impl Answer {
+    async fn of(shared: &Shared, response: &mut Response<Incoming>) -> Self {
+        let settings = shared.settings.load_full();
+        let (signals, status) = (&settings.cooldown.signals, response.status());
+        let mut begin = Bytes::new();
+        let refused = match dialect::verdict(signals, status, response.headers()) {
+            Verdict::Fine => false,
+            Verdict::Throttled => true,
+            Verdict::AskBody => {
+                begin = beginning(response.body_mut()).await;
+                dialect::body_says(signals, status, response.headers(), &begin)
+            }
+        };
+        let (headers, now) = (response.headers(), SystemTime::now());
+        let budgets = dialect::budgets(&settings.dialect, headers, now);
+        let readings = budgets.into_iter().map(|budget| Reading {
+            name: budget.name,
+            remaining: budget.remaining,
+            reset: budget.reset,
+        });
+        Self {
+            asked: dialect::retry_after(&settings.dialect, headers, now).filter(|_| refused),
+            readings: readings.collect(),
+            refused,
+            begin,
+        }
+    }
+}
+
+/// The beginning of a body of known length: after another there may be trailers,
+/// which would be lost. What does not come soon is not waited for.
+async fn beginning(body: &mut Incoming) -> Bytes {
+    let mut read = BytesMut::new();
+    if body.size_hint().exact().is_none() {
+        return Bytes::new();
+    }
+    let reading = async {
+        while read.len() < BODY_PREFIX
+            && let Some(Ok(frame)) = body.frame().await
+            && let Ok(data) = frame.into_data()
+        {
+            read.extend_from_slice(&data);
+        }
+    };
+    // Whatever has come by then is what can be looked at.
+    let _ = time::timeout(REFUSAL_TIME, reading).await;
+    read.freeze()
+}
+
+/// The response as the caller gets it; `begin` was read of its body already.
 fn pass_on(
     shared: &Shared,
     response: Response<Incoming>,
+    begin: Bytes,
     (lease, account): (Lease, Account),
     offer: Option<Offer>,
 ) -> Result<Response<Passage>, Outcome> {
@@ -185,7 +259,7 @@ fn pass_on(
     if settings.server_timing {
         head::add_queue_time(&mut parts.headers, account.started() - account.arrived());
     }
-    let passage = Passage::new(body, lease, account, &settings.timeouts);
+    let passage = Passage::new(body, lease, account, &settings.timeouts).after(begin);
     Ok(Response::from_parts(parts, passage))
 }
 

@@ -21,6 +21,8 @@ use crate::outcome::Outcome;
 #[derive(Debug)]
 pub(crate) struct Passage {
     incoming: Incoming,
+    /// What was read before and goes first.
+    begin: Bytes,
     /// Whether the server must not know that there is no body.
     coy: bool,
     call: Option<(Lease, Account)>,
@@ -46,6 +48,7 @@ impl Passage {
         let stall = Stall::new(timeouts.stall).until(account.end_of_time());
         let mut passage = Self {
             incoming,
+            begin: Bytes::new(),
             coy: false,
             call: Some((lease, account)),
             stall,
@@ -54,10 +57,17 @@ impl Passage {
         passage
     }
 
+    /// The same after `begin`, which was read before.
+    pub(super) fn after(mut self, begin: Bytes) -> Self {
+        self.begin = begin;
+        self
+    }
+
     /// The body of a 101, which has none: the call goes on in its tunnel.
     pub(super) fn switched(incoming: Incoming, timeouts: &config::Timeouts) -> Self {
         Self {
             incoming,
+            begin: Bytes::new(),
             coy: false,
             call: None,
             stall: Stall::new(timeouts.stall),
@@ -101,6 +111,10 @@ impl Body for Passage {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, PassageError>>> {
+        if !self.begin.is_empty() {
+            let begin = std::mem::take(&mut self.begin);
+            return Poll::Ready(Some(Ok(Frame::data(begin))));
+        }
         let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
             ready!(self.stall.poll(cx));
             self.abort();
@@ -124,13 +138,17 @@ impl Body for Passage {
     }
 
     fn is_end_stream(&self) -> bool {
-        !self.coy && self.incoming.is_end_stream()
+        !self.coy && self.begin.is_empty() && self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         match self.coy {
             true => SizeHint::default(),
-            false => self.incoming.size_hint(),
+            false if self.begin.is_empty() => self.incoming.size_hint(),
+            // Only of a body of known length something is read before.
+            false => {
+                SizeHint::with_exact(self.begin.len() as u64 + self.incoming.size_hint().lower())
+            }
         }
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct Budgets(Vec<Budget>);
 #[derive(Debug)]
 struct Budget {
     /// Which of the upstream's budgets.
-    name: &'static str,
+    name: u64,
     /// The lowest count that holds.
     low: u64,
     /// Turns from this number on started after the count was read.
@@ -35,7 +35,7 @@ struct Budget {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Count {
     /// Which of the upstream's budgets.
-    pub(super) name: &'static str,
+    pub(super) name: u64,
     /// What is left.
     pub(super) remaining: u64,
     /// When it is whole again.
@@ -102,7 +102,7 @@ mod tests {
 
     fn count(remaining: u64, turn: u64, next: u64) -> Count {
         Count {
-            name: "requests",
+            name: 1,
             remaining,
             until: MINUTE,
             turn,

@@ -161,7 +161,8 @@ mod tests {
         config::Cooldown {
             first: seconds(1),
             longest: seconds(100),
-            ..config::Cooldown::default()
+            signals: Vec::new(),
+            keyed: true,
         }
     }
 

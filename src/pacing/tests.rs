@@ -297,7 +297,7 @@ fn what_the_upstream_says_is_left_holds_until_its_reset() {
     let first = rig.take(Charge::ONE);
     let _second = rig.take(Charge::ONE);
     let reading = Reading {
-        name: "requests",
+        name: 1,
         remaining: 2,
         reset: SECOND * 30,
     };

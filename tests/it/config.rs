@@ -178,6 +178,7 @@ fn the_sample_has_every_key() {
                     || line.contains(&format!("{{ method = \"POST\", {key} = "))
                     || line.contains(&format!("/**\", {key} = "))
                     || line.contains(&format!(", {key} = \"Bearer \""))
+                    || line.contains(&format!(", {key} = \""))
                     || line.contains(&format!("{key}]"))
                     || line.starts_with(&format!("[{key}."))
             });
@@ -197,8 +198,9 @@ fn known_keys() -> Vec<(&'static str, Vec<String>)> {
         "upstream.a.",
         "upstream.a.match.",
         "upstream.a.keys.",
-        "upstream.a.cooldown.",
         "upstream.a.retry.",
+        "upstream.a.dialect.",
+        "upstream.a.cooldown.",
         "upstream.a.queue.",
         "upstream.a.timeouts.",
         "upstream.a.connection.",
@@ -221,6 +223,8 @@ fn known_keys() -> Vec<(&'static str, Vec<String>)> {
     known.push(ask("upstream.a.limits", limit));
     let cost = "upstream.a.costs = [{ unheard_of = 1 }]".to_owned();
     known.push(ask("upstream.a.costs", cost));
+    let signal = "upstream.a.cooldown.signals = [{ unheard_of = 1 }]".to_owned();
+    known.push(ask("upstream.a.cooldown.signals", signal));
     assert!(known.iter().all(|(_, keys)| !keys.is_empty()));
     known
 }

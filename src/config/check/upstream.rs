@@ -1,31 +1,74 @@
 //! `[upstream.NAME]`: one API, checked alone, then against the others.
 //!
-//! Puts together what `url`, `route`, `limit`, `tls` and `header` check, and
-//! owns the defaults of everything else in the table.
+//! Puts together what `url`, `route`, `limit`, `dialect`, `cooldown`, `tls` and
+//! `header` check, and owns the defaults of everything else in the table. A
+//! preset replaces the defaults of the keys that it has.
 
 use std::num::{NonZeroU32, NonZeroUsize};
+
+use http::StatusCode;
+use http::header::RETRY_AFTER;
 
 use toml::Spanned;
 
 use super::route::{self, Claim};
 use super::{
-    KIB, MIB, Places, bytes, choice, cost, count, header, in_memory, limit, seconds, time, tls, url,
+    KIB, MIB, Places, bytes, choice, cooldown, cost, count, dialect, header, in_memory, limit,
+    seconds, size_of_count, time, tls, url,
 };
 use crate::config::fault::{Fault, quote};
 use crate::config::file::{self, Bound, Bytes, Count, Named, Pause, Percent, Written};
+use crate::config::preset;
 use crate::config::report::Report;
 use crate::config::size;
 use crate::config::{
-    Connection, Cooldown, Forwarded, Guard, Http2, Queue, Retry, Route, Timeouts, Upstream,
-    WhenFull,
+    Connection, Cooldown, Dialect, Forwarded, Guard, Http2, Limit, Queue, Retry, Route, Signal,
+    Timeouts, Upstream, Url, WhenFull,
 };
 
 const BUFFER_BODY: u64 = 64 * KIB;
 const MAX_BYTES: u64 = 64 * MIB;
 const MAX_REQUESTS: usize = 10_000;
-const MAX_IN_FLIGHT: usize = 1024;
+const MAX_IN_FLIGHT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
 const ATTEMPTS: NonZeroU32 = NonZeroU32::MIN.saturating_add(2);
 const RETRY_ATTEMPTS: NonZeroU32 = NonZeroU32::MIN.saturating_add(4);
+
+/// What a preset may fill in; by default what holds without one.
+#[derive(Debug)]
+pub(in crate::config) struct Settings {
+    /// `None` when there is none to start from.
+    pub(in crate::config) url: Option<Url>,
+    pub(in crate::config) limits: Vec<Limit>,
+    pub(in crate::config) dialect: Dialect,
+    pub(in crate::config) max_in_flight: NonZeroUsize,
+    pub(in crate::config) cooldown: Cooldown,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let signal = |status, header| Signal {
+            status,
+            header,
+            equals: None,
+            body: None,
+        };
+        Self {
+            url: None,
+            limits: Vec::new(),
+            dialect: Dialect::RetryAfter,
+            max_in_flight: MAX_IN_FLIGHT,
+            cooldown: Cooldown {
+                signals: vec![
+                    signal(StatusCode::TOO_MANY_REQUESTS, None),
+                    signal(StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_AFTER)),
+                ],
+                first: seconds(1),
+                longest: seconds(600),
+                keyed: true,
+            },
+        }
+    }
+}
 
 /// An upstream under way.
 struct Scope<'a> {
@@ -89,19 +132,39 @@ fn one(
     report: &mut Report<'_>,
 ) -> Option<Upstream> {
     let (table, path) = (scope.table.get_ref(), &scope.path);
-    let url = match &table.url {
-        Some(text) => report.check(text.span(), url::parse(text.get_ref())),
-        None => {
+    let preset = table.preset.as_ref().map(|name| {
+        let found = report.check(name.span(), preset::find(name.get_ref()));
+        found.map(|preset| preset.settings)
+    });
+    // A preset that is not known might have had a URL.
+    let unknown = matches!(preset, Some(None)) || report.is_lost(&format!("{path}.preset"));
+    let preset = preset.flatten().unwrap_or_default();
+    let url = match (&table.url, preset.url) {
+        (Some(text), _) => report.check(text.span(), url::parse(text.get_ref())),
+        (None, Some(url)) => Some(url),
+        (None, None) if unknown => None,
+        (None, None) => {
             let fault = Fault::new("is missing, expected one such as `https://api.example.com`");
             report.missing(Some(scope.table.span()), format!("{path}.url"), fault);
             None
         }
     };
-    let limits = limit::all(&table.limits, report);
-    let known = !limits_are_lost(scope, report) && limits.len() == table.limits.len();
+    let max_in_flight = table
+        .max_in_flight
+        .map_or(preset.max_in_flight, |Count(count)| size_of_count(count));
+    let max_upgrades = upgrades(table, max_in_flight, report);
+    let limits = match &table.limits {
+        Some(limits) => limit::all(limits, report),
+        None => preset.limits,
+    };
+    let known = !limits_are_lost(scope, report)
+        && table
+            .limits
+            .as_ref()
+            .is_none_or(|written| limits.len() == written.len());
     let costs = cost::all(&table.costs, known.then_some(&limits), report);
-    let cooldown = cooldown(&table.cooldown, report);
-    let max_upgrades = upgrades(table, report);
+    let dialect = dialect::one(table.dialect.as_ref(), &preset.dialect, report);
+    let cooldown = cooldown::one(&table.cooldown, &preset.cooldown, path, report);
     let queue = queue(scope, report);
     let variants = [
         ("strip", Forwarded::Strip),
@@ -117,12 +180,13 @@ fn one(
         route: route?,
         limits,
         guard: table.guard.map_or(Guard::Auto, |Written(guard)| guard),
+        dialect: dialect?,
         costs,
         max_keys: count(table.keys.max, 10_000),
         max_waiting_per_key: max_waiting(table),
         cooldown: cooldown?,
         retry: retry(&table.retry),
-        max_in_flight: count(table.max_in_flight, MAX_IN_FLIGHT),
+        max_in_flight,
         max_upgrades,
         buffer_body: in_memory(bytes(&table.buffer_body, BUFFER_BODY)),
         max_body: table
@@ -143,7 +207,7 @@ fn one(
 /// Whether a limit could not be read.
 fn limits_are_lost(scope: &Scope<'_>, report: &Report<'_>) -> bool {
     // One of the first is lost if any is: the others have moved up.
-    let entries = 0..=scope.table.get_ref().limits.len();
+    let entries = 0..=scope.table.get_ref().limits.as_ref().map_or(0, Vec::len);
     let mut lost = entries.map(|index| report.is_lost(&format!("{}.limits[{index}]", scope.path)));
     lost.any(|lost| lost)
 }
@@ -152,15 +216,6 @@ fn limits_are_lost(scope: &Scope<'_>, report: &Report<'_>) -> bool {
 fn max_waiting(table: &file::Upstream) -> NonZeroUsize {
     let places = count(table.queue.max_requests, MAX_REQUESTS).get();
     count(table.keys.max_waiting, (places / 10).max(1))
-}
-
-/// `None` only when something was reported.
-fn cooldown(written: &file::Cooldown, report: &mut Report<'_>) -> Option<Cooldown> {
-    let scopes = [("key", true), ("lane", false)];
-    Some(Cooldown {
-        keyed: choice(written.per.as_ref(), &scopes, report)?,
-        ..Cooldown::default()
-    })
 }
 
 fn retry(written: &file::Retry) -> Retry {
@@ -176,8 +231,8 @@ fn retry(written: &file::Retry) -> Retry {
 }
 
 /// `max_upgrades`, which leaves calls to other requests.
-fn upgrades(table: &file::Upstream, report: &mut Report<'_>) -> usize {
-    let calls = count(table.max_in_flight, MAX_IN_FLIGHT).get();
+fn upgrades(table: &file::Upstream, calls: NonZeroUsize, report: &mut Report<'_>) -> usize {
+    let calls = calls.get();
     let Some(written) = &table.max_upgrades else {
         return calls / 2;
     };

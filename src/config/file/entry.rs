@@ -1,9 +1,9 @@
 //! Entries that may be written in two ways.
 //!
 //! `listen` is a string or an array of them, a limit is a rate or a table, a
-//! header field is its text or the place to read it from. An untagged enum
-//! would lose the place and the reason of an error inside, so each has a
-//! visitor by hand.
+//! dialect is a name or a table, a signal is a status or a table, a header
+//! field is its text or the place to read it from. An untagged enum would lose
+//! the place and the reason of an error inside, so each has a visitor by hand.
 
 use std::fmt;
 
@@ -11,8 +11,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 
-use super::value::{Form, Written, bare};
-use super::{LimitTable, Source};
+use super::value::{Form, Status, Written, bare};
+use super::{Fields, LimitTable, SignalTable, Source};
 use crate::config::fault::Fault;
 use crate::config::rate::Rate;
 
@@ -26,6 +26,19 @@ pub(in crate::config) enum Addresses {
 /// A limit; a bare rate is a table with only that.
 #[derive(Debug)]
 pub(in crate::config) struct Limit(pub(in crate::config) LimitTable);
+
+/// How responses say what is left.
+#[derive(Debug)]
+pub(in crate::config) enum Dialect {
+    /// One that is built in, by its name.
+    Named(String),
+    /// The fields that say it.
+    Fields(Fields),
+}
+
+/// An answer that means "too many"; a bare status is a table with only that.
+#[derive(Debug)]
+pub(in crate::config) struct Signal(pub(in crate::config) SignalTable);
 
 /// The value of a header field. `Debug` never shows it.
 pub(in crate::config) enum Header {
@@ -115,6 +128,60 @@ impl<'de> Visitor<'de> for LimitVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Limit, A::Error> {
         LimitTable::deserialize(MapAccessDeserializer::new(map)).map(Limit)
+    }
+}
+
+impl<'de> Deserialize<'de> for Dialect {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(DialectVisitor)
+    }
+}
+
+struct DialectVisitor;
+
+impl<'de> Visitor<'de> for DialectVisitor {
+    type Value = Dialect;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name such as `ietf`, or a table of field names")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Dialect, E> {
+        Ok(Dialect::Named(text.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Dialect, A::Error> {
+        Fields::deserialize(MapAccessDeserializer::new(map)).map(Dialect::Fields)
+    }
+}
+
+impl<'de> Deserialize<'de> for Signal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SignalVisitor)
+    }
+}
+
+struct SignalVisitor;
+
+impl<'de> Visitor<'de> for SignalVisitor {
+    type Value = Signal;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "a status such as `429`, or a table such as `{ status = 503, header = \"retry-after\" }`",
+        )
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Signal, E> {
+        let status = Status::read(number).map_err(E::custom)?;
+        Ok(Signal(SignalTable {
+            status: Some(status),
+            ..SignalTable::default()
+        }))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Signal, A::Error> {
+        SignalTable::deserialize(MapAccessDeserializer::new(map)).map(Signal)
     }
 }
 

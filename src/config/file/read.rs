@@ -1,4 +1,4 @@
-//! From text to a [`File`], past every error.
+//! From text to a [`File`](super::File), past every error.
 //!
 //! serde stops at its first error. Here the offending key is taken out and
 //! serde starts again, until the rest can be read; so every unknown key and
@@ -8,10 +8,9 @@
 
 use std::ops::Range;
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue, Deserializer, Error};
 
-use super::File;
 use super::tree::{Spot, Tree, remove};
 use crate::config::fault::{Fault, nearest, quote};
 use crate::config::report::Report;
@@ -36,7 +35,7 @@ const DUPLICATE: &str = "duplicate key";
 const UNQUOTED: &str = "string values must be quoted";
 
 /// Reads what can be read of `text`, and reports what cannot.
-pub(in crate::config) fn read(text: &str) -> (File, Report<'_>) {
+pub(in crate::config) fn read<T: DeserializeOwned + Default>(text: &str) -> (T, Report<'_>) {
     let (root, errors) = DeTable::parse_recoverable(text);
     let broken = errors.iter().any(|error| error.message() != DUPLICATE);
     let mut report = Report::new(text, Tree::new(root.into_inner(), broken));
@@ -99,10 +98,13 @@ fn first_spreading(errors: &[Error]) -> Option<usize> {
 }
 
 /// Takes out what serde refuses until it refuses nothing.
-fn deserialize(mut table: DeTable<'_>, report: &mut Report<'_>) -> File {
+fn deserialize<T: DeserializeOwned + Default>(
+    mut table: DeTable<'_>,
+    report: &mut Report<'_>,
+) -> T {
     for _ in 0..MOST_ERRORS {
         let root = toml::Spanned::new(0..0, table.clone());
-        let error = match File::deserialize(Deserializer::from(root)) {
+        let error = match T::deserialize(Deserializer::from(root)) {
             Ok(file) => return file,
             Err(error) => error,
         };
@@ -116,7 +118,7 @@ fn deserialize(mut table: DeTable<'_>, report: &mut Report<'_>) -> File {
             break;
         }
     }
-    File::default()
+    T::default()
 }
 
 /// serde's message in our words, and the key that was meant by an unknown one.

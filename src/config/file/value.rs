@@ -1,4 +1,4 @@
-//! Values that the file writes as text with a unit, and counts.
+//! Values that the file writes as text with a unit, counts, and statuses.
 //!
 //! A [`Form`] says how one kind of value is written; [`Written`] reads any of
 //! them through serde and says, for a value of another kind, how to write it.
@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use http::StatusCode;
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
 use crate::config::fault::{Fault, quote};
@@ -50,6 +51,10 @@ pub(in crate::config) struct Percent(pub(in crate::config) u32);
 /// A whole number of at least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::config) struct Count(pub(in crate::config) NonZeroU32);
+
+/// The status of a final response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) struct Status(pub(in crate::config) StatusCode);
 
 impl Form for Duration {
     const EXPECTED: &'static str = duration::EXPECTED;
@@ -279,5 +284,37 @@ impl Visitor<'_> for CountVisitor {
             )),
             Err(_) => Err(E::invalid_type(Unexpected::Str(text), &self)),
         }
+    }
+}
+
+impl Status {
+    /// Reads the number of a status.
+    pub(super) fn read(number: i64) -> Result<Self, Fault> {
+        u16::try_from(number)
+            .ok()
+            .filter(|number| (200..600).contains(number))
+            .and_then(|number| StatusCode::from_u16(number).ok())
+            .map(Self)
+            .ok_or_else(|| Fault::new(format!("`{number}` is not a status, expected 200 to 599")))
+    }
+}
+
+impl<'de> Deserialize<'de> for Status {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StatusVisitor)
+    }
+}
+
+struct StatusVisitor;
+
+impl Visitor<'_> for StatusVisitor {
+    type Value = Status;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a status from 200 to 599")
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Status, E> {
+        Status::read(number).map_err(E::custom)
     }
 }

@@ -1,0 +1,500 @@
+//! Heads as the APIs send them, and heads as nobody should.
+
+use std::time::{Duration, SystemTime};
+
+use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::{Config, Signal};
+
+/// 2026-11-25T10:00:00Z, in seconds since 1970.
+const NOW: u64 = 1_795_600_800;
+
+/// Dialects without a table of the user's.
+const NAMED: [Dialect; 10] = [
+    Dialect::None,
+    Dialect::RetryAfter,
+    Dialect::Github,
+    Dialect::Openai,
+    Dialect::Anthropic,
+    Dialect::Discord,
+    Dialect::Shopify,
+    Dialect::Reddit,
+    Dialect::Hubspot,
+    Dialect::Ietf,
+];
+
+const UNITS: [Unit; 6] = [
+    Unit::Seconds,
+    Unit::Milliseconds,
+    Unit::EpochSeconds,
+    Unit::EpochMilliseconds,
+    Unit::Rfc3339,
+    Unit::Duration,
+];
+
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(NOW)
+}
+
+/// The head in `text`, a field a line.
+fn head(text: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        let (name, value) = line.trim().split_once(':').unwrap();
+        let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+        headers.append(name, HeaderValue::from_str(value.trim()).unwrap());
+    }
+    headers
+}
+
+/// What is left, and for how many milliseconds, by each budget of a head.
+fn left(dialect: &Dialect, text: &str) -> Vec<(u64, u128)> {
+    let budgets = budgets(dialect, &head(text), now());
+    budgets
+        .iter()
+        .map(|budget| (budget.remaining, budget.reset.as_millis()))
+        .collect()
+}
+
+fn fields(unit: Unit) -> Dialect {
+    let field = |name| Some(HeaderName::from_static(name));
+    Dialect::Fields(Fields {
+        remaining: field("x-left"),
+        used: field("x-used"),
+        limit: field("x-limit"),
+        reset: HeaderName::from_static("x-reset"),
+        unit,
+    })
+}
+
+/// The signals of an upstream with these lines in its table.
+fn signals(lines: &str) -> Vec<Signal> {
+    let text = format!("listen = \"127.0.0.1:0\"\n[upstream.a]\nurl = \"http://a\"\n{lines}\n");
+    let mut config = Config::parse("proxy.toml", &text).unwrap();
+    config.upstreams.remove(0).cooldown.signals
+}
+
+const GITHUB: &str = "
+    Date: Wed, 25 Nov 2026 10:00:00 GMT
+    X-RateLimit-Limit: 5000
+    X-RateLimit-Remaining: 4987
+    X-RateLimit-Reset: 1795603400
+    X-RateLimit-Used: 13
+    X-RateLimit-Resource: core";
+
+const OPENAI: &str = "
+    x-ratelimit-limit-requests: 60
+    x-ratelimit-limit-tokens: 150000
+    x-ratelimit-remaining-requests: 59
+    x-ratelimit-remaining-tokens: 0
+    x-ratelimit-reset-requests: 1s
+    x-ratelimit-reset-tokens: 6m0s";
+
+const ANTHROPIC: &str = "
+    date: Wed, 25 Nov 2026 10:00:00 GMT
+    anthropic-ratelimit-requests-limit: 50
+    anthropic-ratelimit-requests-remaining: 49
+    anthropic-ratelimit-requests-reset: 2026-11-25T10:00:01Z
+    anthropic-ratelimit-input-tokens-limit: 30000
+    anthropic-ratelimit-input-tokens-remaining: 29000
+    anthropic-ratelimit-input-tokens-reset: 2026-11-25T10:00:02Z
+    anthropic-ratelimit-output-tokens-limit: 8000
+    anthropic-ratelimit-output-tokens-remaining: 0
+    anthropic-ratelimit-output-tokens-reset: 2026-11-25T10:01:00Z";
+
+const DISCORD: &str = "
+    X-RateLimit-Limit: 5
+    X-RateLimit-Remaining: 0
+    X-RateLimit-Reset: 1795600801.250
+    X-RateLimit-Reset-After: 1.25
+    X-RateLimit-Bucket: abcd1234";
+
+const REDDIT: &str = "
+    x-ratelimit-used: 59
+    x-ratelimit-remaining: 941.0
+    x-ratelimit-reset: 297";
+
+const HUBSPOT: &str = "
+    X-HubSpot-RateLimit-Daily: 250000
+    X-HubSpot-RateLimit-Daily-Remaining: 249000
+    X-HubSpot-RateLimit-Interval-Milliseconds: 10000
+    X-HubSpot-RateLimit-Max: 100
+    X-HubSpot-RateLimit-Remaining: 99";
+
+const LISTS: &str = r#"
+    RateLimit-Policy: "burst";q=100;w=60,"day";q=1000;w=86400, "bytes";q=65535;qu="content-bytes";w=10
+    RateLimit-Policy: "calls";q=5;qu="concurrent-requests";w=10, "a;b,\"c";q=9;w=7
+    RateLimit: "burst";r=50;t=30, "day";r=900
+    RateLimit: "bytes";r=0;t=10,"calls";r=0;t=1, "a;b,\"c";r=4;pk=:c2VjcmV0:"#;
+
+#[test]
+fn github_tells_the_end_of_the_hour() {
+    assert_eq!(left(&Dialect::Github, GITHUB), [(4987, 2_600_000)]);
+}
+
+#[test]
+fn openai_tells_requests_and_when_no_token_is_left() {
+    let told = left(&Dialect::Openai, OPENAI);
+    assert_eq!(told, [(59, 1000), (0, 360_000)]);
+    let some = OPENAI.replace("tokens: 0", "tokens: 149984");
+    assert_eq!(left(&Dialect::Openai, &some), [(59, 1000)]);
+}
+
+#[test]
+fn anthropic_tells_requests_and_when_no_token_is_left() {
+    let told = left(&Dialect::Anthropic, ANTHROPIC);
+    assert_eq!(told, [(49, 1000), (0, 60_000)]);
+}
+
+#[test]
+fn discord_tells_fractions_of_seconds_and_a_budget_per_bucket() {
+    assert_eq!(left(&Dialect::Discord, DISCORD), [(0, 1250)]);
+    let other = DISCORD.replace("abcd1234", "ffff");
+    let name = |text: &str| budgets(&Dialect::Discord, &head(text), now())[0].name;
+    assert_ne!(name(DISCORD), name(&other));
+    assert_eq!(name(DISCORD), name(DISCORD));
+}
+
+#[test]
+fn shopify_tells_how_full_the_bucket_is() {
+    let shopify = |value| {
+        left(
+            &Dialect::Shopify,
+            &format!("X-Shopify-Shop-Api-Call-Limit: {value}"),
+        )
+    };
+    assert_eq!(shopify("32/40"), [(8, 16_000)]);
+    assert_eq!(shopify("40/40"), [(0, 20_000)]);
+    assert_eq!(shopify("41/40"), [(0, 20_000)]);
+    assert_eq!(shopify("100/400"), [(300, 5_000)]);
+    for whole_or_wrong in ["0/40", "0/0", "32", "/40", "a/b", "-1/40"] {
+        assert_eq!(shopify(whole_or_wrong), []);
+    }
+}
+
+#[test]
+fn reddit_tells_decimals() {
+    assert_eq!(left(&Dialect::Reddit, REDDIT), [(941, 297_000)]);
+    let less = REDDIT.replace("941.0", "0.9");
+    assert_eq!(left(&Dialect::Reddit, &less), [(0, 297_000)]);
+}
+
+#[test]
+fn hubspot_tells_its_rolling_window() {
+    assert_eq!(left(&Dialect::Hubspot, HUBSPOT), [(99, 10_000)]);
+}
+
+#[test]
+fn the_ietf_has_three_generations() {
+    let ietf = |text: &str| left(&Dialect::Ietf, text);
+    let separate = "RateLimit-Limit: 100, 100;w=60\nRateLimit-Remaining: 12\nRateLimit-Reset: 30";
+    assert_eq!(ietf(separate), [(12, 30_000)]);
+    let dictionary = "RateLimit: limit=100, remaining=50, reset=5\nRateLimit-Policy: 100;w=60";
+    assert_eq!(ietf(dictionary), [(50, 5_000)]);
+    let lists = [(50, 30_000), (900, 86_400_000), (0, 10_000), (4, 7_000)];
+    assert_eq!(ietf(LISTS), lists);
+    assert_eq!(ietf("RateLimit: default;r=50;t=30"), [(50, 30_000)]);
+    for wrong in [
+        "RateLimit: ",
+        "RateLimit: \"a\";r=-1;t=3",
+        "RateLimit: \"a\";r=1",
+        "RateLimit: \"a;r=1;t=3",
+        "RateLimit: remaining=1",
+        "RateLimit-Remaining: 1",
+    ] {
+        assert_eq!(ietf(wrong), [], "{wrong}");
+    }
+}
+
+#[test]
+fn an_old_response_of_a_cache_tells_nothing() {
+    assert_eq!(
+        left(&Dialect::Github, &format!("{GITHUB}\nAge: 0")).len(),
+        1
+    );
+    assert_eq!(left(&Dialect::Github, &format!("{GITHUB}\nAge: 7")), []);
+}
+
+#[test]
+fn fields_of_any_name_are_read_in_their_unit() {
+    for (unit, reset) in [
+        (Unit::Seconds, "90"),
+        (Unit::Milliseconds, "90000"),
+        (Unit::EpochSeconds, "1795600890"),
+        (Unit::EpochMilliseconds, "1795600890000"),
+        (Unit::Rfc3339, "2026-11-25T10:01:30Z"),
+        (Unit::Duration, "1m30s"),
+    ] {
+        let tells = |text: &str| left(&fields(unit), &format!("{text}\nx-reset: {reset}"));
+        assert_eq!(tells("x-left: 3"), [(3, 90_000)], "{unit:?}");
+        assert_eq!(tells("x-used: 7\nx-limit: 10"), [(3, 90_000)]);
+        assert_eq!(tells("x-used: 12\nx-limit: 10"), [(0, 90_000)]);
+        assert_eq!(tells("x-left: none\nx-used: 7\nx-limit: 10"), [(3, 90_000)]);
+        assert_eq!(tells("x-used: 7"), []);
+    }
+}
+
+#[test]
+fn a_time_is_taken_against_the_clock_of_the_response() {
+    let late = GITHUB.replace("10:00:00", "10:43:00");
+    assert_eq!(left(&Dialect::Github, &late), [(4987, 20_000)]);
+    let undated = GITHUB.replace("Date", "X-Date");
+    assert_eq!(left(&Dialect::Github, &undated), [(4987, 2_600_000)]);
+    let over = GITHUB.replace("10:00:00", "11:00:00");
+    assert_eq!(left(&Dialect::Github, &over), []);
+}
+
+#[test]
+fn no_reset_is_believed_beyond_a_day() {
+    for (unit, reset) in [
+        (Unit::Seconds, "99999999999999999999999"),
+        (Unit::EpochSeconds, "99999999999"),
+        (Unit::EpochMilliseconds, "1795600890000000"),
+        (Unit::Rfc3339, "9999-12-31T23:59:59Z"),
+        (Unit::Duration, "1000000h"),
+    ] {
+        let text = format!("x-left: 3\nx-reset: {reset}");
+        assert_eq!(left(&fields(unit), &text), [(3, 86_400_000)], "{unit:?}");
+    }
+}
+
+#[test]
+fn a_refusal_says_how_long_in_seconds_or_by_a_date() {
+    let date = "Date: Wed, 25 Nov 2026 12:00:00 GMT";
+    let then = "Retry-After: Wed, 25 Nov 2026 12:00:30 GMT";
+    for (text, millis) in [
+        ("Retry-After: 7", Some(7_000)),
+        ("Retry-After: 2.0", Some(2_000)),
+        ("Retry-After: 0.25", Some(250)),
+        ("retry-after-ms: 1500\nRetry-After: 2", Some(1_500)),
+        ("retry-after-ms: soon\nRetry-After: 2", Some(2_000)),
+        (&format!("{date}\n{then}"), Some(30_000)),
+        (then, Some(7_230_000)),
+        ("Retry-After: Wed, 25 Nov 2026 09:00:00 GMT", None),
+        ("Retry-After: 315360000", Some(86_400_000)),
+        ("Retry-After: 0", None),
+        ("Retry-After: -5", None),
+        ("Retry-After: inf", None),
+        ("Retry-After: soon", None),
+        ("", None),
+    ] {
+        let asked = retry_after(&Dialect::RetryAfter, &head(text), now());
+        assert_eq!(asked.map(|wait| wait.as_millis()), millis, "{text}");
+        assert_eq!(retry_after(&Dialect::None, &head(text), now()), None);
+    }
+}
+
+#[test]
+fn without_settings_429_and_503_with_retry_after_are_refusals() {
+    let signals = signals("");
+    let judge = |status, text| {
+        let status = StatusCode::from_u16(status).unwrap();
+        verdict(&signals, status, &head(text))
+    };
+    assert_eq!(judge(429, ""), Verdict::Throttled);
+    assert_eq!(judge(503, "Retry-After: soon"), Verdict::Throttled);
+    assert_eq!(judge(503, ""), Verdict::Fine);
+    assert_eq!(judge(200, "Retry-After: 1"), Verdict::Fine);
+}
+
+#[test]
+fn a_signal_holds_when_all_of_it_does() {
+    let signals = signals(
+        "cooldown.signals = [\
+            { status = 403, header = \"X-Left\", equals = \"none\" }, \
+            { status = 403, body = \"Rate Limit\" }, \
+            { status = 200, header = \"x-graphql\", body = \"THROTTLED\" }]",
+    );
+    let judge = |status, text| {
+        let status = StatusCode::from_u16(status).unwrap();
+        verdict(&signals, status, &head(text))
+    };
+    let says = |status, text, body: &str| {
+        let status = StatusCode::from_u16(status).unwrap();
+        body_says(&signals, status, &head(text), body.as_bytes())
+    };
+    assert_eq!(judge(403, "x-left: 1\nx-left: None"), Verdict::Throttled);
+    assert_eq!(judge(403, "x-left: 1"), Verdict::AskBody);
+    assert_eq!(judge(403, "content-encoding: gzip"), Verdict::Fine);
+    assert_eq!(judge(200, "x-graphql: 1"), Verdict::AskBody);
+    assert_eq!(judge(200, ""), Verdict::Fine);
+    assert_eq!(judge(429, ""), Verdict::Fine);
+    assert!(says(403, "", "{\"message\":\"API rate limit exceeded\"}"));
+    assert!(!says(403, "", "forbidden"));
+    assert!(!says(403, "", ""));
+    assert!(says(200, "x-graphql: 1", "throttled"));
+    assert!(!says(200, "", "throttled"));
+    let far = format!("{}rate limit", " ".repeat(BODY_PREFIX - 9));
+    assert!(!says(403, "", &far));
+    assert!(says(403, "", &far[1..]));
+}
+
+/// Everything that reads a head; fails if it breaks its word.
+fn read_all(headers: &HeaderMap, signals: &[Signal], body: &[u8]) {
+    for dialect in NAMED.into_iter().chain(UNITS.map(fields)) {
+        let budgets = budgets(&dialect, headers, now());
+        assert!(budgets.len() <= MOST);
+        for budget in budgets {
+            assert!(budget.reset <= LONGEST && !budget.reset.is_zero());
+        }
+        let wait = retry_after(&dialect, headers, now());
+        assert!(wait.is_none_or(|wait| wait <= LONGEST && !wait.is_zero()));
+    }
+    for status in [StatusCode::TOO_MANY_REQUESTS, StatusCode::FORBIDDEN] {
+        let says = body_says(signals, status, headers, body);
+        match verdict(signals, status, headers) {
+            Verdict::Throttled => assert!(says),
+            Verdict::AskBody => {}
+            Verdict::Fine => assert!(!says || headers.contains_key("content-encoding")),
+        }
+    }
+}
+
+fn every_kind_of_signal() -> Vec<Signal> {
+    signals(
+        "cooldown.signals = [429, { status = 403, header = \"retry-after\", equals = \"0\" }, \
+            { status = 403, body = \"limit\" }]",
+    )
+}
+
+/// The names of all fields that are read.
+const NAMES: [&str; 32] = [
+    "age",
+    "date",
+    "retry-after",
+    "retry-after-ms",
+    "content-encoding",
+    "x-left",
+    "x-used",
+    "x-limit",
+    "x-reset",
+    "ratelimit",
+    "ratelimit-policy",
+    "ratelimit-limit",
+    "ratelimit-remaining",
+    "ratelimit-reset",
+    "x-ratelimit-remaining",
+    "x-ratelimit-reset",
+    "x-ratelimit-reset-after",
+    "x-ratelimit-resource",
+    "x-ratelimit-bucket",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset-requests",
+    "x-ratelimit-reset-tokens",
+    "anthropic-ratelimit-requests-remaining",
+    "anthropic-ratelimit-requests-reset",
+    "anthropic-ratelimit-tokens-remaining",
+    "anthropic-ratelimit-tokens-reset",
+    "anthropic-ratelimit-input-tokens-remaining",
+    "anthropic-ratelimit-input-tokens-reset",
+    "x-hubspot-ratelimit-remaining",
+    "x-hubspot-ratelimit-interval-milliseconds",
+    "x-shopify-shop-api-call-limit",
+];
+
+proptest! {
+    #[test]
+    fn any_head_is_read_within_bounds(
+        lines in prop::collection::vec((0..NAMES.len(), prop::collection::vec(any::<u8>(), 0..40)), 0..12),
+        body in prop::collection::vec(any::<u8>(), 0..60),
+    ) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            if let Ok(value) = HeaderValue::from_bytes(&value) {
+                headers.append(HeaderName::from_static(NAMES[name]), value);
+            }
+        }
+        read_all(&headers, &every_kind_of_signal(), &body);
+    }
+}
+
+/// Pieces of values, good and bad.
+const PIECES: [&str; 40] = [
+    "0",
+    "1",
+    "7",
+    "41.0",
+    "99999999999999999999",
+    "1795603400",
+    "1795603400000",
+    "-",
+    "+",
+    ".",
+    ",",
+    ";",
+    "=",
+    "\"",
+    "\\",
+    " ",
+    ":",
+    "/",
+    "32/40",
+    "6m0s",
+    "20ms",
+    "2m59.56s",
+    "d",
+    "h",
+    "ns",
+    "2026-11-25T10:00:00Z",
+    "T",
+    "Z",
+    "+01:00",
+    "Wed, 25 Nov 2026 10:00:00 GMT",
+    "limit=100",
+    "remaining=50",
+    "reset=5",
+    "\"a\";r=50;t=30",
+    "\"a\";q=100;w=60",
+    ";qu=\"content-bytes\"",
+    ";pk=:YQ==:",
+    "inf",
+    "e9",
+    "\u{e9}",
+];
+
+/// Random numbers, the same each time (xorshift64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).unwrap() % bound
+    }
+
+    /// A value of pieces, one byte of it damaged now and then.
+    fn value(&mut self) -> Vec<u8> {
+        let pieces = (0..self.below(6)).map(|_| PIECES[self.below(PIECES.len())]);
+        let mut value = pieces.collect::<String>().into_bytes();
+        if !value.is_empty() && self.below(4) == 0 {
+            let at = self.below(value.len());
+            value[at] = u8::try_from(self.below(256)).unwrap();
+        }
+        value
+    }
+}
+
+/// Reads random heads of plausible pieces: as many as `PACEGATE_FUZZ` says, by
+/// default few enough for every run.
+#[test]
+fn heads_of_plausible_pieces_are_read_within_bounds() {
+    let count = std::env::var("PACEGATE_FUZZ").ok();
+    let count = count.map_or(5_000, |count| count.parse().unwrap());
+    let signals = every_kind_of_signal();
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for _ in 0..count {
+        let mut headers = HeaderMap::new();
+        for _ in 0..random.below(8) {
+            if let Ok(value) = HeaderValue::from_bytes(&random.value()) {
+                let name = NAMES[random.below(NAMES.len())];
+                headers.append(HeaderName::from_static(name), value);
+            }
+        }
+        let body = random.value();
+        read_all(&headers, &signals, &body);
+    }
+}
