@@ -315,7 +315,8 @@ fn broken(
         }
         return Broken::Ended(account.end(outcome));
     }
-    let fault = matches!(outcome, Outcome::UpstreamFailed(_));
+    let silent = matches!(outcome, Outcome::UpstreamFailed(Break::Unanswered));
+    let answered = matches!(outcome, Outcome::UpstreamFailed(_)) && !silent;
     let untaken = |spare: &Spare| {
         failed.took_nothing() || (spare.repeatable && spare.closing && failed.is_closed())
     };
@@ -326,9 +327,15 @@ fn broken(
             account.give_back(Again::Closing);
             Broken::Again(Box::new((spare.request, account)))
         }
-        spare if fault => {
+        spare if silent => {
             turn.close(failure(shared), now);
             after_failure(shared, spare, account, now, outcome)
+        }
+        // An answer that cannot be passed on: the upstream is not down, and what
+        // it has begun to answer is not asked for again.
+        _ if answered => {
+            turn.close(End::Answered(&[]), now);
+            Broken::Ended(account.end(outcome))
         }
         // The caller's body broke off, or there was no connection.
         _ => Broken::Ended(account.end(outcome)),

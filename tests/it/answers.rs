@@ -236,3 +236,21 @@ async fn an_endless_row_of_interim_answers_is_bounded_by_the_time_for_an_answer(
     response.assert_refusal(504, "upstream_timeout");
     upstream.until("its end", |log| log.ended == 1).await;
 }
+
+/// It paused the whole lane, as if the upstream were down.
+#[tokio::test]
+async fn an_answer_that_is_not_http_is_not_asked_for_again_and_holds_nobody_up() {
+    let upstream = Upstream::start(|seen| match seen.target.as_str() {
+        "/good" => vec![Step::Send(ok("good"))],
+        _ => vec![Step::Send(b"HTTP/1.1 2x0 OK\r\n\r\n".to_vec()), Step::Close],
+    })
+    .await;
+    let proxy = Proxy::before(&upstream, "");
+    let mut caller = proxy.send(get("/bad")).await;
+    caller
+        .response()
+        .await
+        .assert_refusal(502, "upstream_failed");
+    assert_eq!(proxy.get("/good").await.text(), "good");
+    assert_eq!(upstream.targets(), ["/bad", "/good"]);
+}
