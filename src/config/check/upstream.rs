@@ -33,6 +33,12 @@ const MAX_IN_FLIGHT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
 const ATTEMPTS: NonZeroU32 = NonZeroU32::MIN.saturating_add(2);
 const RETRY_ATTEMPTS: NonZeroU32 = NonZeroU32::MIN.saturating_add(4);
 
+const FORWARDED: [(&str, Forwarded); 3] = [
+    ("strip", Forwarded::Strip),
+    ("keep", Forwarded::Keep),
+    ("set", Forwarded::Set),
+];
+
 /// What a preset may fill in; by default what holds without one.
 #[derive(Debug)]
 pub(in crate::config) struct Settings {
@@ -139,16 +145,7 @@ fn one(
     // A preset that is not known might have had a URL.
     let unknown = matches!(preset, Some(None)) || report.is_lost(&format!("{path}.preset"));
     let preset = preset.flatten().unwrap_or_default();
-    let url = match (&table.url, preset.url) {
-        (Some(text), _) => report.check(text.span(), url::parse(text.get_ref())),
-        (None, Some(url)) => Some(url),
-        (None, None) if unknown => None,
-        (None, None) => {
-            let fault = Fault::new("is missing, expected one such as `https://api.example.com`");
-            report.missing(Some(scope.table.span()), format!("{path}.url"), fault);
-            None
-        }
-    };
+    let url = target(scope, preset.url, unknown, report);
     let max_in_flight = table
         .max_in_flight
         .map_or(preset.max_in_flight, |Count(count)| size_of_count(count));
@@ -166,12 +163,7 @@ fn one(
     let dialect = dialect::one(table.dialect.as_ref(), &preset.dialect, report);
     let cooldown = cooldown::one(&table.cooldown, &preset.cooldown, path, report);
     let queue = queue(scope, report);
-    let variants = [
-        ("strip", Forwarded::Strip),
-        ("keep", Forwarded::Keep),
-        ("set", Forwarded::Set),
-    ];
-    let forwarded = choice(table.forwarded.as_ref(), &variants, report);
+    let forwarded = choice(table.forwarded.as_ref(), &FORWARDED, report);
     let tls = tls::check(&table.tls, path, places, report);
     let headers = header::all(&table.headers, places, report);
     Some(Upstream {
@@ -202,6 +194,29 @@ fn one(
         tls,
         headers,
     })
+}
+
+/// Its URL, written or from a preset, which may be `unknown`.
+fn target(
+    scope: &Scope<'_>,
+    preset: Option<Url>,
+    unknown: bool,
+    report: &mut Report<'_>,
+) -> Option<Url> {
+    match (&scope.table.get_ref().url, preset) {
+        (Some(text), _) => report.check(text.span(), url::parse(text.get_ref())),
+        (None, Some(url)) => Some(url),
+        (None, None) if unknown => None,
+        (None, None) => {
+            let fault = Fault::new("is missing, expected one such as `https://api.example.com`");
+            report.missing(
+                Some(scope.table.span()),
+                format!("{}.url", scope.path),
+                fault,
+            );
+            None
+        }
+    }
 }
 
 /// Whether a limit could not be read.
