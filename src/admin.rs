@@ -3,6 +3,7 @@
 //! - `/livez`: 200 while the process runs.
 //! - `/readyz`: 200 while requests are taken, 503 and why while not.
 //! - `/metrics`: every number, for Prometheus.
+//! - `/status`: what the lanes do at this instant, for people (`status`).
 //!
 //! Runs in the daemon's own thread, apart from the callers' cores, and is the
 //! last to stop. HTTP/1.1 only.
@@ -25,12 +26,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use crate::lane::Roster;
 use crate::listen::Listener;
 use crate::metrics::{self, Cells, Reloads, Snapshot};
 use crate::server::Connections;
+
+mod status;
 
 /// Most connections at once; the next waits in the kernel's backlog.
 const MAX_CONNECTIONS: usize = 64;
@@ -50,6 +53,8 @@ pub(crate) struct Admin {
     pub(crate) connections: Arc<Connections>,
     /// Becomes true when the daemon begins to stop.
     pub(crate) draining: watch::Receiver<bool>,
+    /// When the daemon began to serve.
+    pub(crate) since: Instant,
 }
 
 impl Admin {
@@ -131,13 +136,32 @@ impl Admin {
                 response.headers_mut().insert(CONTENT_TYPE, kind);
                 response
             }
-            _ => text(StatusCode::NOT_FOUND, "try /livez, /readyz or /metrics\n"),
+            "/status" => {
+                let mut response = text(StatusCode::OK, self.status());
+                let kind = HeaderValue::from_static("application/json");
+                response.headers_mut().insert(CONTENT_TYPE, kind);
+                response
+            }
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "try /livez, /readyz, /metrics or /status\n",
+            ),
         }
     }
 
-    fn metrics(&self) -> String {
+    fn lanes(&self) -> Vec<Snapshot> {
         let lanes = self.roster.borrow().all();
-        let mut lanes: Vec<Snapshot> = lanes.iter().map(|lane| lane.snapshot()).collect();
+        lanes.iter().map(|lane| lane.snapshot()).collect()
+    }
+
+    fn status(&self) -> String {
+        let draining = *self.draining.borrow();
+        let (open, uptime) = (self.connections.open(), self.since.elapsed());
+        status::render(&self.lanes(), open, uptime, draining)
+    }
+
+    fn metrics(&self) -> String {
+        let mut lanes = self.lanes();
         lanes.push(Snapshot::new("", std::iter::once(self.unrouted.as_ref())));
         metrics::render(lanes, self.connections.open(), &self.reloads)
     }

@@ -16,6 +16,7 @@ mod check;
 mod duration;
 mod fault;
 mod file;
+mod per;
 mod rate;
 mod report;
 mod size;
@@ -238,7 +239,8 @@ pub enum CostRule {
         /// At least 1.
         cost: NonZeroU32,
     },
-    /// What a header field says, which is not passed on.
+    /// What a header field says, which is not passed on. Does not apply where
+    /// that is no whole number.
     Header(String),
 }
 
@@ -301,11 +303,17 @@ impl Upstream {
     pub fn most_cost(&self) -> NonZeroU32 {
         let limits = self.limits.iter();
         let counting = limits.filter(|limit| limit.counts == Counts::Cost);
-        let most = counting.map(|limit| match limit.window {
-            true => limit.count,
-            false => limit.burst,
-        });
-        most.min().unwrap_or(NonZeroU32::MAX)
+        counting.map(Limit::most).min().unwrap_or(NonZeroU32::MAX)
+    }
+}
+
+impl Limit {
+    /// The most that it would ever let start at once.
+    pub fn most(&self) -> NonZeroU32 {
+        match self.window {
+            true => self.count,
+            false => self.burst,
+        }
     }
 }
 

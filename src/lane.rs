@@ -18,11 +18,13 @@
 //! Shutdown: the daemon sets `cut` when the drain time is over; everything that
 //! waits here then ends as `draining`. Tasks end with their core's runtime.
 
+use std::net::IpAddr;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ::http::Response;
+use ::http::{Response, request};
 use arc_swap::{ArcSwap, Guard};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -35,6 +37,7 @@ use crate::pacing::alarm::Alarm;
 use crate::pacing::{Charge, Limits};
 use crate::state::{Clock, Journal, Past, reach};
 use crate::upstream::Dialer;
+use charge::{Seed, Tariff};
 use gate::Gate;
 use job::Job;
 use link::Link;
@@ -45,6 +48,7 @@ pub(crate) use roster::Roster;
 
 mod account;
 mod call;
+mod charge;
 mod exchange;
 mod gate;
 mod job;
@@ -55,6 +59,7 @@ mod passage;
 mod queue;
 mod retry;
 mod roster;
+mod share;
 mod turn;
 mod worker;
 
@@ -69,6 +74,8 @@ pub(crate) type Reply = Result<Response<Passage>, Outcome>;
 pub(crate) struct Shared {
     name: String,
     settings: ArcSwap<config::Upstream>,
+    tariff: ArcSwap<Tariff>,
+    seed: Seed,
     /// The longest time a caller may send nothing of its body.
     caller_stall: Duration,
     dialer: ArcSwap<Dialer>,
@@ -116,13 +123,14 @@ struct Core {
 }
 
 impl Shared {
-    /// A lane for `cores` cores, as configured.
+    /// A lane for `cores` cores, as configured; keys are hashed with `seed`.
     pub(crate) fn new(
         settings: config::Upstream,
         client: &config::Client,
         dialer: Dialer,
         cores: usize,
         cut: watch::Receiver<bool>,
+        seed: Seed,
     ) -> Self {
         let (intake, jobs) = mpsc::channel(settings.queue.max_requests.get());
         let now = Instant::now();
@@ -131,7 +139,7 @@ impl Shared {
         let limits = Limits::new(&settings, epoch);
         Self {
             name: settings.name.clone(),
-            room: Room::new(&settings.queue),
+            room: Room::new(&settings),
             intake,
             gate: Gate::new(jobs, now),
             limits: Mutex::new(limits),
@@ -149,6 +157,8 @@ impl Shared {
             cells: (0..cores).map(|_| Arc::default()).collect(),
             dialer: ArcSwap::from_pointee(dialer),
             caller_stall: client.stall_timeout,
+            tariff: ArcSwap::from_pointee(Tariff::new(&settings, seed)),
+            seed,
             settings: ArcSwap::from_pointee(settings),
         }
     }
@@ -177,7 +187,9 @@ impl Shared {
         if let Some(journal) = &self.journal {
             journal.reconfigure(&settings);
         }
-        self.room.resize(&settings.queue);
+        self.room.resize(&settings);
+        self.tariff
+            .store(Arc::new(Tariff::new(&settings, self.seed)));
         self.settings.store(Arc::new(settings));
         if let Some(dialer) = dialer {
             self.dialer.store(Arc::new(dialer));
@@ -203,11 +215,17 @@ impl Shared {
     pub(crate) fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::new(&self.name, self.cells.iter().map(AsRef::as_ref));
         let now = Instant::now();
+        let waits = self.average();
         let mut limits = self.limits();
-        snapshot.limits = limits.gauges(now);
+        snapshot.limits = limits.gauges(now, waits.as_ref());
         snapshot.keys = limits.keys();
         snapshot.cooldown = limits.cooldown(now);
+        snapshot.probing = limits.probing();
+        snapshot.guard = limits.guard();
         drop(limits);
+        snapshot.outage = self
+            .outage()
+            .map(|since| now.saturating_duration_since(since));
         snapshot
     }
 
@@ -221,10 +239,19 @@ impl Shared {
         self.waiting.load(Ordering::SeqCst)
     }
 
+    /// What those who wait cost on average; `None` if nobody does.
+    fn average(&self) -> Option<Charge> {
+        let waiting = u64::try_from(self.waiting()).ok()?;
+        let cost = self.waiting_cost.load(Ordering::Relaxed);
+        let cost = u32::try_from(cost.div_ceil(NonZeroU64::new(waiting)?.get())).ok()?;
+        Some(Charge::of(NonZeroU32::new(cost).unwrap_or(NonZeroU32::MIN)))
+    }
+
     /// About how long a request of `charge` must wait that comes now.
     fn wait(&self, charge: &Charge) -> Duration {
         let ahead = self.waiting_cost.load(Ordering::Relaxed);
-        self.limits().wait(charge, Instant::now(), ahead, 0)
+        let in_line = self.room.waiting_cost(charge);
+        self.limits().wait(charge, Instant::now(), ahead, &in_line)
     }
 
     fn limits(&self) -> MutexGuard<'_, Limits> {
@@ -290,10 +317,17 @@ impl Lane {
         self.0.shared.settings.load_full()
     }
 
-    /// How long a request that ended as `outcome` had better stay away.
-    pub(crate) fn retry_after(&self, outcome: Outcome) -> Duration {
+    /// What the request with `head` from `caller` costs. Takes from the head
+    /// what is meant for us alone.
+    pub(crate) fn charge(&self, head: &mut request::Parts, caller: Option<IpAddr>) -> Charge {
+        self.0.shared.tariff.load().charge(head, caller)
+    }
+
+    /// How long a request of `charge` that ended as `outcome` had better stay
+    /// away.
+    pub(crate) fn retry_after(&self, charge: &Charge, outcome: Outcome) -> Duration {
         let shared = &self.0.shared;
-        let wait = shared.wait(&Charge::ONE);
+        let wait = shared.wait(charge);
         match outcome {
             // By then so many have gone that this one would have been admitted.
             Outcome::WaitTooLong => wait.saturating_sub(shared.settings().queue.max_wait),

@@ -95,12 +95,38 @@ impl Reloads {
     }
 }
 
+/// Why a request goes for another turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Again {
+    /// The upstream refused it.
+    Refused,
+    /// The upstream failed.
+    Failed,
+    /// The upstream was closing an idle connection.
+    Closing,
+    /// Nothing of it was sent.
+    Unsent,
+}
+
+impl Again {
+    const ALL: [Self; 4] = [Self::Refused, Self::Failed, Self::Closing, Self::Unsent];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Closing => "closing",
+            Self::Unsent => "unsent",
+        }
+    }
+}
+
 /// The counters of one lane on one core.
 #[derive(Debug)]
 pub(crate) struct Cells {
     admitted: AtomicU64,
     started: AtomicU64,
-    returned: AtomicU64,
+    returned: [AtomicU64; 4],
     ended: [[AtomicU64; OUTCOMES]; 2],
     classes: [AtomicU64; 5],
     throttled: AtomicU64,
@@ -115,7 +141,7 @@ impl Default for Cells {
         Self {
             admitted: AtomicU64::default(),
             started: AtomicU64::default(),
-            returned: AtomicU64::default(),
+            returned: Default::default(),
             ended: Default::default(),
             classes: Default::default(),
             throttled: AtomicU64::default(),
@@ -140,8 +166,13 @@ impl Cells {
     }
 
     /// A request in flight goes back to wait for another turn.
-    pub(crate) fn give_back(&self) {
-        self.returned.fetch_add(1, Ordering::Release);
+    pub(crate) fn give_back(&self, why: Again) {
+        self.returned[why as usize].fetch_add(1, Ordering::Release);
+    }
+
+    /// The upstream refused a request because of its limits.
+    pub(crate) fn throttle(&self) {
+        self.throttled.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A request ended.
@@ -159,9 +190,6 @@ impl Cells {
     pub(crate) fn response(&self, status: StatusCode, took: Duration) {
         let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
         self.classes[class].fetch_add(1, Ordering::Relaxed);
-        if status == StatusCode::TOO_MANY_REQUESTS {
-            self.throttled.fetch_add(1, Ordering::Relaxed);
-        }
         self.upstream.observe(took);
     }
 
@@ -187,9 +215,15 @@ pub(crate) struct Snapshot {
     pub(crate) keys: usize,
     /// What is left of a cooldown.
     pub(crate) cooldown: Duration,
+    /// Whether its probe is on its way.
+    pub(crate) probing: bool,
+    /// How long no connection could be had, if none can.
+    pub(crate) outage: Option<Duration>,
+    /// How long a request can be on its way before the upstream has counted it.
+    pub(crate) guard: Duration,
     admitted: u64,
     started: u64,
-    returned: u64,
+    returned: [u64; 4],
     ended: [[u64; OUTCOMES]; 2],
     classes: [u64; 5],
     throttled: u64,
@@ -218,7 +252,9 @@ impl Snapshot {
             }
         }
         for cell in cells.clone() {
-            sum.returned += cell.returned.load(Ordering::Acquire);
+            for (sum, count) in sum.returned.iter_mut().zip(&cell.returned) {
+                *sum += count.load(Ordering::Acquire);
+            }
         }
         for cell in cells.clone() {
             sum.started += cell.started.load(Ordering::Acquire);
@@ -256,7 +292,8 @@ impl Snapshot {
     /// the cells were read can look like two; it is not counted as more than is
     /// there.
     pub(crate) fn in_flight(&self) -> u64 {
-        let gone = self.ended[Phase::InFlight as usize].iter().sum::<u64>() + self.returned;
+        let ended = self.ended[Phase::InFlight as usize].iter().sum::<u64>();
+        let gone = ended + self.returned.iter().sum::<u64>();
         self.started.saturating_sub(gone).min(self.unended())
     }
 
@@ -332,7 +369,7 @@ mod tests {
         law(1, 0, 0);
         cells.start(Duration::ZERO);
         law(0, 1, 0);
-        cells.give_back();
+        cells.give_back(Again::Refused);
         law(1, 0, 0);
         cells.start(Duration::ZERO);
         cells.end(Phase::InFlight, Outcome::Completed);

@@ -128,10 +128,14 @@ pub(crate) struct Closed {
 pub(crate) struct Gauge {
     /// The limit as written.
     pub(crate) label: String,
+    /// The most that it ever lets start at once, if that is known.
+    pub(crate) capacity: Option<u64>,
     /// What it would let start now; of a limit with keys, for the busiest one.
     pub(crate) left: u64,
     /// How long it lets nothing start.
     pub(crate) wait: Duration,
+    /// Whether somebody waits, and for this limit the longest.
+    pub(crate) binding: bool,
 }
 
 impl Charge {
@@ -335,17 +339,20 @@ impl Limits {
     }
 
     /// About how long a request must wait, with requests before it that cost
-    /// `ahead` in the lane and `in_line` of its own keys.
+    /// `ahead` in the lane and `in_line` of each of its keys.
     pub(crate) fn wait(
         &mut self,
         charge: &Charge,
         now: Instant,
         ahead: u64,
-        in_line: u64,
+        in_line: &[u64],
     ) -> Duration {
         let at = self.settle(now);
         let waits = self.scopes.iter().enumerate().map(|(index, scope)| {
-            let ahead = if index == 0 { ahead } else { in_line };
+            let ahead = match index.checked_sub(1) {
+                None => ahead,
+                Some(kind) => in_line.get(kind).copied().unwrap_or(0),
+            };
             let Some(state) = scope.get(charge.key(index)) else {
                 return Duration::ZERO;
             };
@@ -372,19 +379,24 @@ impl Limits {
     }
 
     /// Each limit as it stands at `now`, and last what the upstream says is left.
-    pub(crate) fn gauges(&mut self, now: Instant) -> Vec<Gauge> {
+    /// `waits` is what a request costs of those that wait, if there are any.
+    pub(crate) fn gauges(&mut self, now: Instant, waits: Option<&Charge>) -> Vec<Gauge> {
         let at = self.settle(now);
         let first = self.guard.first_counted(at);
+        let one = Charge::ONE;
+        let charge = waits.unwrap_or(&one);
         let mut gauges = Vec::new();
         for scope in &self.scopes {
             for (index, limit) in scope.limits().iter().enumerate() {
                 let meters = scope.states().map(|(_, state)| &state.meters[index]);
                 let busiest = meters.min_by_key(|meter| meter.left(at));
-                let wait = |meter: &meter::Meter| meter.ready_at(at, &Charge::ONE, first) - at;
+                let wait = |meter: &meter::Meter| meter.ready_at(at, charge, first) - at;
                 gauges.push(Gauge {
                     label: limit.label.clone(),
+                    capacity: Some(u64::from(limit.most().get())),
                     left: busiest.map_or(u64::from(limit.burst.get()), |meter| meter.left(at)),
                     wait: busiest.map_or(Duration::ZERO, wait),
+                    binding: false,
                 });
             }
         }
@@ -392,14 +404,31 @@ impl Limits {
         let learned = learned.filter_map(|(_, state)| state.budgets.left(at, state.pending));
         gauges.extend(learned.min().map(|(left, until)| Gauge {
             label: "upstream".to_owned(),
+            capacity: None,
             left,
             wait: if left == 0 {
                 until - at
             } else {
                 Duration::ZERO
             },
+            binding: false,
         }));
+        let longest = gauges.iter_mut().max_by_key(|gauge| gauge.wait);
+        if let Some(longest) = longest.filter(|gauge| waits.is_some() && !gauge.wait.is_zero()) {
+            longest.binding = true;
+        }
         gauges
+    }
+
+    /// Whether a cooldown is over but for the answer of its probe.
+    pub(crate) fn probing(&self) -> bool {
+        let mut states = self.scopes.iter().flat_map(Scope::states);
+        states.any(|(_, state)| state.cooldown.is_probing())
+    }
+
+    /// How long a request can be on its way before the upstream has counted it.
+    pub(crate) fn guard(&self) -> Duration {
+        self.guard.span()
     }
 
     /// What is left of the longest cooldown at `now`.

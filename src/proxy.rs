@@ -5,6 +5,7 @@
 //! future of [`Proxy::handle`] is dropped wherever it stands, and everything the
 //! request held comes back by itself.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ::http::header::{CONNECTION, HeaderName, HeaderValue};
@@ -18,7 +19,6 @@ use crate::http::{answer, head};
 use crate::lane::{Lane, Passage};
 use crate::metrics::Cells;
 use crate::outcome::Outcome;
-use crate::pacing::Charge;
 
 /// The body of any response: the upstream's, or one of our own.
 pub(crate) type AnswerBody = Either<Passage, Full<Bytes>>;
@@ -56,8 +56,12 @@ impl Proxy {
         }
     }
 
-    /// Answers one request.
-    pub(crate) async fn handle(&self, request: Request<Incoming>) -> Response<AnswerBody> {
+    /// Answers one request. `caller` is the address it came from, if it has one.
+    pub(crate) async fn handle(
+        &self,
+        request: Request<Incoming>,
+        caller: Option<IpAddr>,
+    ) -> Response<AnswerBody> {
         let (mut head, body) = request.into_parts();
         if let Err(fault) = head::check(&head) {
             return self.refuse(&head, Outcome::BadRequest(fault));
@@ -68,13 +72,15 @@ impl Proxy {
         let note = self.log_requests.then(|| note(&head));
         let has_body = !body.is_end_stream();
         route.rewrite(&mut head);
-        match route.lane.call(head, body, Charge::ONE, note).await {
+        let charge = route.lane.charge(&mut head, caller);
+        match route.lane.call(head, body, charge.clone(), note).await {
             Ok(mut response) => {
                 *response.version_mut() = Version::HTTP_11;
                 response.map(Either::Left)
             }
             Err(outcome) => {
-                let mut response = answer::answer(outcome, route.lane.retry_after(outcome));
+                let mut response =
+                    answer::answer(outcome, route.lane.retry_after(&charge, outcome));
                 if has_body {
                     // What is left of the body would be read as a request.
                     let close = HeaderValue::from_static("close");

@@ -10,6 +10,7 @@
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -134,23 +135,25 @@ impl Server {
             Listener::Tcp(listener) => {
                 let listener = TcpListener::from_std(listener)?;
                 self.accept(|cx| {
-                    let (stream, _) = ready!(listener.poll_accept(cx))?;
+                    let (stream, caller) = ready!(listener.poll_accept(cx))?;
                     stream.set_nodelay(true)?;
-                    Poll::Ready(Ok(stream))
+                    Poll::Ready(Ok((stream, Some(caller.ip().to_canonical()))))
                 })
                 .await;
             }
             Listener::Unix(listener) => {
                 let listener = UnixListener::from_std(listener)?;
-                self.accept(|cx| Poll::Ready(Ok(ready!(listener.poll_accept(cx))?.0)))
+                self.accept(|cx| Poll::Ready(Ok((ready!(listener.poll_accept(cx))?.0, None))))
                     .await;
             }
         }
         Ok(())
     }
 
-    async fn accept<T>(&self, accept: impl Fn(&mut Context<'_>) -> Poll<io::Result<T>>)
-    where
+    async fn accept<T>(
+        &self,
+        accept: impl Fn(&mut Context<'_>) -> Poll<io::Result<(T, Option<IpAddr>)>>,
+    ) where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let _counted = Counted::new(&self.connections, |count| &mut count.loops);
@@ -164,7 +167,7 @@ impl Server {
                 () = stopping(&mut draining) => return,
             };
             match accepted {
-                Ok(stream) => {
+                Ok((stream, caller)) => {
                     pause = FIRST_PAUSE;
                     // Not before there is a connection: a loop without one would
                     // keep from another core's callers what it does not use.
@@ -174,7 +177,7 @@ impl Server {
                         _ = draining.wait_for(|draining| *draining) => return,
                     };
                     let counted = Counted::new(&self.connections, |count| &mut count.open);
-                    tokio::spawn(self.clone().serve(stream, (counted, permit)));
+                    tokio::spawn(self.clone().serve(stream, caller, (counted, permit)));
                 }
                 Err(error) if is_of_the_caller(&error) => {}
                 Err(error) => {
@@ -186,9 +189,13 @@ impl Server {
         }
     }
 
-    /// Serves one connection until it closes.
-    async fn serve<T>(self, stream: T, _counted: (Counted, OwnedSemaphorePermit))
-    where
+    /// Serves the connection of `caller` until it closes.
+    async fn serve<T>(
+        self,
+        stream: T,
+        caller: Option<IpAddr>,
+        _counted: (Counted, OwnedSemaphorePermit),
+    ) where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let bound = self.settings.header_timeout;
@@ -204,7 +211,7 @@ impl Server {
         let proxy = Arc::clone(&self.proxy);
         let service = service_fn(move |request: Request<Incoming>| {
             let proxy = proxy.load_full();
-            async move { Ok::<_, Infallible>(proxy.handle(request).await) }
+            async move { Ok::<_, Infallible>(proxy.handle(request, caller).await) }
         });
         let result = match sniffed {
             Sniffed::Http1(stream) => self.serve_http1(stream, service).await,

@@ -91,6 +91,12 @@ impl State {
         })
     }
 
+    /// What goes into the hashes of keys, so that they mean the same to the next
+    /// run; without a folder it is new each time.
+    pub(crate) fn seed(&self) -> [u64; 2] {
+        self.seed
+    }
+
     /// The journal of the upstream with `settings`, and what was spent before;
     /// `None` if nothing is kept.
     ///

@@ -21,6 +21,7 @@ use super::size;
 use super::{Client, Config, Log, LogFormat, Missing, Shutdown, State};
 
 mod address;
+mod cost;
 mod header;
 mod host;
 mod limit;

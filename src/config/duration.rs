@@ -36,10 +36,24 @@ const UNITS: [(&str, Duration); 11] = [
 ///
 /// What is wrong with the text, and what was probably meant.
 pub(super) fn parse(text: &str) -> Result<Duration, Fault> {
+    match parse_or_zero(text)? {
+        Duration::ZERO => Err(Fault::new(format!(
+            "{} is no time at all, expected more than zero",
+            quote(text)
+        ))),
+        duration => Ok(duration),
+    }
+}
+
+/// Reads a duration that may be zero, at most ten years.
+///
+/// # Errors
+///
+/// What is wrong with the text, and what was probably meant.
+pub(super) fn parse_or_zero(text: &str) -> Result<Duration, Fault> {
     let wrong = |what: &str| Fault::new(format!("{} {what}", quote(text)));
     match read(text) {
         None => Err(wrong(&format!("is not a duration, expected {EXPECTED}")).meant(suggest(text))),
-        Some(Duration::ZERO) => Err(wrong("is no time at all, expected more than zero")),
         Some(duration) if duration > LONGEST => {
             Err(wrong("is too long, expected at most ten years"))
         }

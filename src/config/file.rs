@@ -22,7 +22,7 @@ mod value;
 pub(super) use entry::{Addresses, Header, Limit};
 pub(super) use read::read;
 pub(super) use tree::Tree;
-pub(super) use value::{Bound, Bytes, Count, Written};
+pub(super) use value::{Bound, Bytes, Count, Pause, Percent, Written};
 
 /// Tables that the user names, by name; sort by place for the file's order.
 pub(super) type Named<T> = BTreeMap<Spanned<String>, Spanned<T>>;
@@ -99,6 +99,14 @@ pub(super) struct Upstream {
     pub(super) max_body: Option<Written<Bytes>>,
     pub(super) server_timing: Option<bool>,
     #[serde(default)]
+    pub(super) costs: Vec<Spanned<Cost>>,
+    #[serde(default)]
+    pub(super) keys: Keys,
+    #[serde(default)]
+    pub(super) cooldown: Cooldown,
+    #[serde(default)]
+    pub(super) retry: Retry,
+    #[serde(default)]
     pub(super) queue: Queue,
     #[serde(default)]
     pub(super) timeouts: Timeouts,
@@ -117,6 +125,40 @@ pub(super) struct Match {
     pub(super) host: Option<Spanned<String>>,
     pub(super) prefix: Option<Spanned<String>>,
     pub(super) keep_prefix: Option<Spanned<bool>>,
+}
+
+/// One of `costs`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cost {
+    pub(super) method: Option<Spanned<String>>,
+    pub(super) path: Option<Spanned<String>>,
+    pub(super) cost: Option<Spanned<Count>>,
+    pub(super) header: Option<Spanned<String>>,
+}
+
+/// `[upstream.NAME.keys]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Keys {
+    pub(super) max: Option<Count>,
+    pub(super) max_waiting: Option<Count>,
+}
+
+/// `[upstream.NAME.cooldown]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cooldown {
+    pub(super) per: Option<Spanned<String>>,
+}
+
+/// `[upstream.NAME.retry]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Retry {
+    pub(super) attempts: Option<Count>,
+    pub(super) budget: Option<Written<Percent>>,
+    pub(super) hold: Option<Written<Pause>>,
 }
 
 /// `[upstream.NAME.queue]`.
@@ -168,6 +210,8 @@ pub(super) struct LimitTable {
     pub(super) rate: Option<Written<super::rate::Rate>>,
     pub(super) burst: Option<Spanned<Count>>,
     pub(super) bucket: Option<Spanned<Count>>,
+    pub(super) per: Option<Spanned<String>>,
+    pub(super) counts: Option<Spanned<String>>,
 }
 
 /// Where the value of a header field comes from.

@@ -125,6 +125,14 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .collect();
     let trailers = headers.get_all(TE).iter().any(accepts_trailers);
+    remove(headers, |name| is_hop_by_hop(name) || named.contains(name));
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Removes the fields that are `unwanted`.
+pub(crate) fn remove(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
     // `HeaderMap::remove` moves the last field into the gap; the order of
     // fields is the caller's, so the rest is written anew.
     let capacity = headers.len();
@@ -133,12 +141,9 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for (next, value) in all {
         name = next.or(name);
         let Some(name) = &name else { continue };
-        if !is_hop_by_hop(name) && !named.contains(name) {
+        if !unwanted(name) {
             headers.append(name.clone(), value);
         }
-    }
-    if trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
     }
 }
 

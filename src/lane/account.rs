@@ -12,7 +12,7 @@ use ::http::StatusCode;
 use tokio::time::Instant;
 
 use super::Core;
-use crate::metrics::Phase;
+use crate::metrics::{Again, Phase};
 use crate::outcome::Outcome;
 use crate::pacing::Charge;
 
@@ -86,9 +86,9 @@ impl Account {
     }
 
     /// The turn came to nothing and the request waits for another.
-    pub(super) fn give_back(&mut self) {
+    pub(super) fn give_back(&mut self, why: Again) {
         debug_assert_eq!(self.state, State::InFlight);
-        self.core.cells.give_back();
+        self.core.cells.give_back(why);
         self.state = State::Waiting;
         self.failures += 1;
     }
@@ -99,6 +99,11 @@ impl Account {
         if let Some(line) = &mut self.line {
             line.status = Some(status);
         }
+    }
+
+    /// The response was a refusal because of the upstream's limits.
+    pub(super) fn throttle(&self) {
+        self.core.cells.throttle();
     }
 
     /// Settles the account.

@@ -123,7 +123,12 @@ impl Lane {
             permit = shared.reserve() => match permit {
                 Some(permit) => {
                     ticket.stand_in_line(shared);
+                    let keyed = !job.charge().keys().is_empty();
                     permit.send(job);
+                    if keyed {
+                        // Whom the gate sleeps for may be of another key.
+                        shared.gate.ring(false);
+                    }
                     return Step::Wait(ticket, deadline);
                 }
                 None => Outcome::Draining,
@@ -196,7 +201,7 @@ impl Lane {
         let mut place = match self.enter(account, head + held)? {
             Some(place) => place,
             None => {
-                let place = self.place(head + held, deadline).await?;
+                let place = self.place(account.charge(), head + held, deadline).await?;
                 account.admit();
                 place
             }
@@ -220,7 +225,9 @@ impl Lane {
         if shared.wait(account.charge()) > settings.max_wait {
             return Err(Outcome::WaitTooLong);
         }
-        let place = shared.room.try_enter(bytes, &self.0.cells);
+        let place = shared
+            .room
+            .try_enter(account.charge(), bytes, &self.0.cells);
         match (&place, settings.when_full) {
             (Some(_), _) => account.admit(),
             (None, WhenFull::Wait) => {}
@@ -234,7 +241,10 @@ impl Lane {
         (request, mut account): (Request<Upload>, Account),
         bytes: usize,
     ) -> Step<'_> {
-        match self.place(bytes, account.deadline()).await {
+        match self
+            .place(account.charge(), bytes, account.deadline())
+            .await
+        {
             Ok(place) => {
                 account.admit();
                 self.begin(request, account, Some(place))
@@ -244,10 +254,15 @@ impl Lane {
     }
 
     /// A place, as soon as there is one.
-    async fn place(&self, bytes: usize, deadline: Instant) -> Result<Place, Outcome> {
+    async fn place(
+        &self,
+        charge: &Charge,
+        bytes: usize,
+        deadline: Instant,
+    ) -> Result<Place, Outcome> {
         let shared = &self.0.shared;
         tokio::select! {
-            place = shared.room.enter(bytes, &self.0.cells) => Ok(place),
+            place = shared.room.enter(charge, bytes, &self.0.cells) => Ok(place),
             outcome = shared.too_late(deadline) => Err(match outcome {
                 Outcome::Expired => Outcome::QueueFull,
                 other => other,

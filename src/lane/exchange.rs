@@ -28,6 +28,7 @@ use super::turn::Taken;
 use super::{Core, Shared};
 use crate::http::body::{Upload, UploadError};
 use crate::http::head;
+use crate::metrics::Again;
 use crate::outcome::Outcome;
 use crate::pacing::End;
 use crate::upstream::SendError;
@@ -134,6 +135,7 @@ async fn answered(
         turn.close(End::Answered(&[]), now);
         return Ok(pass_on(shared, response, lease, account));
     };
+    account.throttle();
     let until = turn.close(End::Refused(asked, &[]), now).unwrap_or(now);
     let wait = until.saturating_duration_since(now).as_millis();
     tracing::warn!(
@@ -149,7 +151,7 @@ async fn answered(
     if let Ok(Ok(_)) = time::timeout(REFUSAL_TIME, body).await {
         lease.finish();
     }
-    account.give_back();
+    account.give_back(Again::Refused);
     Err(Broken::Again(Box::new((again.request, account))))
 }
 
@@ -195,7 +197,7 @@ fn broken(
     if let Some(request) = failed.unsent {
         turn.close(End::Canceled, now);
         if account.may_go_again(now) {
-            account.give_back();
+            account.give_back(Again::Unsent);
             return Broken::Again(Box::new((request, account)));
         }
         return Broken::Ended(account.end(Outcome::UpstreamFailed));
@@ -212,7 +214,7 @@ fn broken(
         // The upstream was closing an idle connection: nobody's failure.
         Some(spare) if closing(&spare) && account.may_go_again(now) => {
             turn.close(End::Lost, now);
-            account.give_back();
+            account.give_back(Again::Closing);
             Broken::Again(Box::new((spare.request, account)))
         }
         spare => {
@@ -240,9 +242,10 @@ fn after_failure(
     outcome: Outcome,
 ) -> Broken {
     let spare = spare.filter(|spare| spare.repeatable && account.may_go_again(now));
-    match spare.filter(|_| shared.retries.spend()) {
+    let budget = shared.settings().retry.budget;
+    match spare.filter(|_| shared.retries.spend(budget)) {
         Some(spare) => {
-            account.give_back();
+            account.give_back(Again::Failed);
             Broken::Again(Box::new((spare.request, account)))
         }
         None => Broken::Ended(account.end(outcome)),

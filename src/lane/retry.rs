@@ -29,9 +29,9 @@ impl Retries {
         }
     }
 
-    /// Spends a retry, if one was earned.
-    pub(super) fn spend(&self) -> bool {
-        let rest = |saved: u32| saved.checked_sub(100);
+    /// Spends a retry, if one was earned; none is without a `budget`.
+    pub(super) fn spend(&self, budget: u32) -> bool {
+        let rest = |saved: u32| saved.checked_sub(100).filter(|_| budget > 0);
         let spent = self
             .0
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
@@ -46,11 +46,13 @@ mod tests {
     #[test]
     fn retries_are_earned_by_requests() {
         let retries = Retries::new();
-        let spent = (0..100).filter(|_| retries.spend()).count();
+        let spent = (0..100).filter(|_| retries.spend(20)).count();
         assert_eq!(spent, SAVED as usize);
         (0..10).for_each(|_| retries.earn(20));
-        assert_eq!((0..100).filter(|_| retries.spend()).count(), 2);
+        assert_eq!((0..100).filter(|_| retries.spend(20)).count(), 2);
         (0..1000).for_each(|_| retries.earn(20));
-        assert_eq!((0..100).filter(|_| retries.spend()).count(), 10);
+        assert_eq!((0..100).filter(|_| retries.spend(20)).count(), 10);
+        (0..1000).for_each(|_| retries.earn(20));
+        assert!(!retries.spend(0));
     }
 }

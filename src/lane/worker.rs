@@ -233,7 +233,7 @@ impl Shared {
         self.unreachable.store(true, Ordering::Relaxed);
     }
 
-    fn outage(&self) -> MutexGuard<'_, Option<Instant>> {
+    pub(super) fn outage(&self) -> MutexGuard<'_, Option<Instant>> {
         self.outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

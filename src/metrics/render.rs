@@ -14,8 +14,9 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::process::Process;
-use super::{Holder, Reloads, Snapshot, Sum};
+use super::{Again, Holder, Reloads, Snapshot, Sum};
 use crate::outcome::Outcome;
+use crate::pacing::Gauge;
 
 /// The media type of [`render`]'s text.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -53,6 +54,7 @@ impl Collector for All {
     fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
         self.requests(&mut to)?;
         self.responses(&mut to)?;
+        self.limits(&mut to)?;
         self.times(&mut to)?;
         self.reloads(&mut to)?;
         self.program(&mut to)
@@ -101,9 +103,14 @@ impl All {
                 .zip(lane.classes)
                 .try_for_each(|(class, count)| row(&[("status", class)], count))
         })?;
-        let help = "Responses of the upstream that said: too many requests";
+        let help = "Requests that the upstream refused because of its limits";
         self.counters(to, "pacegate_upstream_throttled", help, &|lane, row| {
             row(&[], lane.throttled)
+        })?;
+        let help = "Requests that went for another turn, by why";
+        self.counters(to, "pacegate_retries", help, &|lane, row| {
+            let mut each = Again::ALL.iter().zip(lane.returned);
+            each.try_for_each(|(why, count)| row(&[("reason", why.label())], count))
         })?;
         let (help, unit) = ("Time left of a cooldown", Some(&Unit::Seconds));
         let mut family =
@@ -113,12 +120,47 @@ impl All {
             let left = lane.cooldown.as_secs_f64();
             ConstGauge::new(left).encode(family.encode_family(&labels)?)?;
         }
+        Ok(())
+    }
+
+    fn limits(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut of_each = |name, help, value: fn(&Gauge) -> Option<u64>| {
+            self.gauges(to, name, help, &|lane, row| {
+                let values = lane
+                    .limits
+                    .iter()
+                    .filter_map(|limit| Some((limit, value(limit)?)));
+                let mut values = values.map(|(limit, value)| (limit.label.as_str(), value));
+                values.try_for_each(|(label, value)| row(&[("limit", label)], value))
+            })
+        };
         let help = "Requests that the limit would let start now";
-        self.gauges(to, "pacegate_limit_available", help, &|lane, row| {
-            let limits = lane.limits.iter();
-            limits
-                .map(|limit| (limit.label.as_str(), limit.left))
-                .try_for_each(|(label, left)| row(&[("limit", label)], left))
+        of_each("pacegate_limit_available", help, |limit| Some(limit.left))?;
+        let help = "Requests that the limit ever lets start at once";
+        of_each("pacegate_limit_capacity", help, |limit| limit.capacity)?;
+        let help = "1 for the limit that those who wait must wait for the longest";
+        of_each("pacegate_limit_binding", help, |limit| {
+            Some(u64::from(limit.binding))
+        })?;
+        let (help, unit) = (
+            "Time for which the limit lets nothing start",
+            Some(&Unit::Seconds),
+        );
+        let kind = MetricType::Gauge;
+        let mut family = to.encode_descriptor("pacegate_limit_wait", help, unit, kind)?;
+        for lane in self.upstreams() {
+            for limit in &lane.limits {
+                let labels = [
+                    ("upstream", lane.upstream.as_str()),
+                    ("limit", limit.label.as_str()),
+                ];
+                let wait = limit.wait.as_secs_f64();
+                ConstGauge::new(wait).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let help = "Keys that the limits tell apart at present";
+        self.gauges(to, "pacegate_keys", help, &|lane, row| {
+            row(&[], lane.keys as u64)
         })
     }
 

@@ -56,7 +56,7 @@ impl Meter {
             };
             Rule::Window(
                 Window::new(limit.count, period, slots),
-                Spacing::new(spaced, limit.burst),
+                Spacing::new(spaced, limit.burst, period),
             )
         } else {
             Rule::Bucket(Bucket::new(interval, limit.burst))

@@ -11,18 +11,19 @@ use std::time::Duration;
 
 use super::bucket::Bucket;
 
-/// How late a wake-up may be without delaying the turns after it.
+/// How late a wake-up may be without delaying the turns after it, at most.
 ///
 /// Long enough for the usual lateness of a timerfd (30 µs) and for a shared
-/// machine's small stalls; short enough that a window of 10 ms or more cannot
-/// notice it.
+/// machine's small stalls.
 const CREDIT: Duration = Duration::from_micros(400);
 
 /// Lost time is made up for with one part in so many of each interval: 4 %.
 const CATCH_UP: u32 = 25;
 
-/// No more lost time than this is remembered.
-const MOST_BEHIND: Duration = Duration::from_millis(50);
+/// Of a limit's period, one part in so many may be made up for at once. Upstreams
+/// that estimate a window from the counts of two notice what moves from one to
+/// the next; so much is within the room that our longer periods leave.
+const MOST_BEHIND: u32 = 1000;
 
 /// The spacing of one limit's turns.
 #[derive(Debug)]
@@ -30,13 +31,17 @@ pub(super) struct Spacing {
     bucket: Bucket,
     /// Time lost by wake-ups that were later than the credit.
     behind: Duration,
+    most_behind: Duration,
 }
 
 impl Spacing {
-    pub(super) fn new(interval: Duration, burst: NonZeroU32) -> Self {
+    /// For a limit over `period`, with `burst` tokens that regain one per
+    /// `interval`.
+    pub(super) fn new(interval: Duration, burst: NonZeroU32, period: Duration) -> Self {
         Self {
             bucket: Bucket::new(interval, burst),
             behind: Duration::ZERO,
+            most_behind: period / MOST_BEHIND,
         }
     }
 
@@ -53,8 +58,8 @@ impl Spacing {
             self.behind = Duration::ZERO;
         }
         let wanted = due.max(since).min(now);
-        let booked = wanted.max(now.saturating_sub(CREDIT));
-        self.behind = (self.behind + (booked - wanted)).min(MOST_BEHIND);
+        let booked = wanted.max(now.saturating_sub(CREDIT.min(self.most_behind)));
+        self.behind = (self.behind + (booked - wanted)).min(self.most_behind);
         self.bucket.take(booked, cost);
         let made_up = self.behind.min(self.bucket.interval() / CATCH_UP);
         self.bucket.advance(made_up);
@@ -69,7 +74,7 @@ mod tests {
     const MILLI: Duration = Duration::from_millis(1);
 
     fn even() -> Spacing {
-        Spacing::new(MILLI, NonZeroU32::MIN)
+        Spacing::new(MILLI, NonZeroU32::MIN, Duration::from_secs(10))
     }
 
     /// Takes at each of the times the spacing names, `late` after it.

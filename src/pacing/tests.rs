@@ -87,11 +87,11 @@ impl Rig {
     }
 
     fn left(&mut self) -> u64 {
-        self.limits.gauges(self.now)[0].left
+        self.limits.gauges(self.now, None)[0].left
     }
 
     fn wait(&mut self, ahead: u64) -> Duration {
-        self.limits.wait(&Charge::ONE, self.now, ahead, 0)
+        self.limits.wait(&Charge::ONE, self.now, ahead, &[])
     }
 }
 

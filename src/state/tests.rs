@@ -154,7 +154,7 @@ fn a_reservation_counts_as_spent_after_a_crash_and_only_what_was_used_after_a_st
         }
         drop(run);
         let mut run = world.run(&settings);
-        left.push(run.limits.gauges(world.now)[0].left);
+        left.push(run.limits.gauges(world.now, None)[0].left);
         world.now += SECOND * 10;
     }
     // Two reservations of 50 ms, and a little for clocks that are not exact.
@@ -172,7 +172,7 @@ fn another_limit_counts_what_was_spent_under_the_old_one() {
     drop(run);
     world.now += SECOND * 5;
     let mut run = world.run(&upstream("\"12/min\""));
-    assert_eq!(run.limits.gauges(world.now)[0].left, 2);
+    assert_eq!(run.limits.gauges(world.now, None)[0].left, 2);
 }
 
 #[test]
@@ -236,7 +236,7 @@ fn a_damaged_state_counts_as_everything_spent() {
         }
         drop(run);
         let mut run = world.run(&settings);
-        assert!(run.limits.gauges(world.now)[0].left >= 6);
+        assert!(run.limits.gauges(world.now, None)[0].left >= 6);
         world.take(&mut run, &Charge::ONE);
         drop(run);
         let written = fs::read_dir(world.folder.path()).unwrap();
@@ -251,7 +251,7 @@ fn a_damaged_state_counts_as_everything_spent() {
         fs::write(world.path(name), content).unwrap();
         world.now += SECOND;
         let mut run = world.run(&settings);
-        assert_eq!(run.limits.gauges(world.now)[0].left, 0, "{name}");
+        assert_eq!(run.limits.gauges(world.now, None)[0].left, 0, "{name}");
         assert!(world.wait(&mut run) > SECOND * 59);
     }
 }
@@ -265,7 +265,7 @@ fn a_file_that_is_missing_in_between_is_damage() {
     drop(run);
     fs::remove_file(world.path("a.past")).unwrap();
     let mut run = world.run(&settings);
-    assert_eq!(run.limits.gauges(world.now)[0].left, 0);
+    assert_eq!(run.limits.gauges(world.now, None)[0].left, 0);
 }
 
 #[test]
@@ -316,7 +316,7 @@ fn the_files_stay_small_and_forget_nothing_that_matters() {
         most = most.max(sizes.sum::<u64>());
     }
     assert!(most < 40_000, "{most}");
-    let spent = |run: &mut Run, now| run.limits.gauges(now)[1].left;
+    let spent = |run: &mut Run, now| run.limits.gauges(now, None)[1].left;
     let before = spent(&mut run, world.now);
     drop(run);
     let mut run = world.run(&settings);
@@ -356,9 +356,9 @@ fn after_a_write_failed_the_next_run_relies_on_nothing_until_it_works_again() {
     world.take(&mut run, &Charge::ONE);
     drop(run);
     let mut run = world.run(&settings);
-    assert_eq!(run.limits.gauges(world.now)[0].left, 0);
+    assert_eq!(run.limits.gauges(world.now, None)[0].left, 0);
     world.now += SECOND * 61;
-    assert_eq!(run.limits.gauges(world.now)[0].left, 5);
+    assert_eq!(run.limits.gauges(world.now, None)[0].left, 5);
 }
 
 /// A request: when it started, when it was counted, and in which run.

@@ -1,6 +1,6 @@
 //! What the operator sees while it runs.
 
-use crate::support::{Caller, Proxy, Upstream, get, ok};
+use crate::support::{Caller, Metrics, Proxy, Upstream, get, ok};
 
 #[tokio::test]
 async fn it_lives_and_is_ready_until_it_drains() {
@@ -42,6 +42,14 @@ async fn every_metric_is_there_under_its_name() {
         "pacegate_upstream_duration_seconds_count{upstream=\"api\"}",
         "pacegate_upstream_responses_total{upstream=\"api\",status=\"2xx\"}",
         "pacegate_upstream_throttled_total{upstream=\"api\"}",
+        "pacegate_retries_total{upstream=\"api\",reason=\"refused\"}",
+        "pacegate_retries_total{upstream=\"api\",reason=\"failed\"}",
+        "pacegate_retries_total{upstream=\"api\",reason=\"closing\"}",
+        "pacegate_retries_total{upstream=\"api\",reason=\"unsent\"}",
+        "pacegate_limit_capacity{upstream=\"api\",limit=\"10/s\"}",
+        "pacegate_limit_wait_seconds{upstream=\"api\",limit=\"10/s\"}",
+        "pacegate_limit_binding{upstream=\"api\",limit=\"100/min\"}",
+        "pacegate_keys{upstream=\"api\"}",
         "pacegate_limit_available{upstream=\"api\",limit=\"10/s\"}",
         "pacegate_limit_available{upstream=\"api\",limit=\"100/min\"}",
         "pacegate_held_seconds_total{upstream=\"api\",by=\"limit\"}",
@@ -73,6 +81,53 @@ async fn the_cooldown_has_its_metrics() {
     );
     let held = "pacegate_held_seconds_total{upstream=\"api\",by=\"cooldown\"}";
     assert!(metrics.has(held), "{metrics:#?}");
+}
+
+#[tokio::test]
+async fn the_status_says_which_limit_binds_and_until_when() {
+    let upstream = Upstream::answering(ok("ok")).await;
+    let settings = r#"limits = ["1/h", "100/min", { rate = "5/s", per = "address" }]
+        queue.max_wait = "2h""#;
+    let proxy = Proxy::before(&upstream, settings);
+    assert_eq!(proxy.get("/").await.status, 200);
+    let _waits = proxy.send(get("/")).await;
+    let binding = "pacegate_limit_binding{upstream=\"api\",limit=\"1/h\"}";
+    let binds = |metrics: &Metrics| metrics.value(binding) == 1.0;
+    proxy.until("the limit to bind", binds).await;
+    let response = proxy.admin("/status").await;
+    assert_eq!(
+        response.fields.get("content-type"),
+        Some("application/json")
+    );
+    let status: serde_json::Value = serde_json::from_str(&response.text()).unwrap();
+    assert_eq!(status["state"], "serving");
+    assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+    let lane = &status["upstreams"][0];
+    assert_eq!(
+        (&lane["name"], &lane["waiting"], &lane["keys"]),
+        (&"api".into(), &1.into(), &1.into())
+    );
+    assert_eq!(
+        (&lane["in_flight"], &lane["outage_ms"]),
+        (&0.into(), &serde_json::Value::Null)
+    );
+    assert_eq!(lane["cooldown"]["left_ms"], 0);
+    assert_eq!(lane["cooldown"]["probing"], false);
+    assert!(lane["guard_ms"].as_u64() > Some(0), "{lane}");
+    let limits = lane["limits"].as_array().unwrap();
+    let binding: Vec<_> = limits.iter().map(|limit| &limit["binding"]).collect();
+    assert_eq!(binding, [true, false, false], "{lane}");
+    assert_eq!(
+        (
+            &limits[0]["limit"],
+            &limits[0]["left"],
+            &limits[0]["capacity"]
+        ),
+        (&"1/h".into(), &0.into(), &1.into())
+    );
+    let wait = limits[0]["wait_ms"].as_u64().unwrap();
+    assert!((3_000_000..=3_700_000).contains(&wait), "{lane}");
+    assert_eq!(limits[2]["limit"], "5/s per address");
 }
 
 #[tokio::test]

@@ -73,10 +73,25 @@ fn everything_arrives_as_written() {
             "100/10s",
             "20000/day",
             "10/s burst 1",
-            "2/s bucket 40"
+            "2/s bucket 40",
+            "10/s per header:authorization",
+            "3/s burst 1 per cookie:Sid counts requests"
         ]
     );
-    let bucket = github.limits.last().unwrap();
+    let kinds: Vec<_> = github.kinds().iter().map(ToString::to_string).collect();
+    assert_eq!(kinds, ["header:authorization", "cookie:Sid"]);
+    assert_eq!(github.costs.len(), 3);
+    assert_eq!(
+        (github.max_keys.get(), github.max_waiting_per_key.get()),
+        (5, 2)
+    );
+    assert!(!github.cooldown.keyed);
+    let retry = &github.retry;
+    assert_eq!(
+        (retry.attempts.get(), retry.budget, retry.hold.as_secs()),
+        (2, 0, 0)
+    );
+    let bucket = github.limits.iter().find(|limit| !limit.window).unwrap();
     assert_eq!((bucket.burst.get(), bucket.window), (40, false));
     assert_eq!(github.url.authority, "api.github.com:8443");
     assert_eq!(github.route.host.as_deref(), Some("github.local"));
@@ -160,6 +175,8 @@ fn the_sample_has_every_key() {
                     || line.contains(&format!("{{ rate = \"10/s\", {key} ="))
                     || line.contains(&format!("{{ rate = \"2/s\", {key} ="))
                     || line.contains(&format!("{{ {key} = "))
+                    || line.contains(&format!("{{ method = \"POST\", {key} = "))
+                    || line.contains(&format!("/**\", {key} = "))
                     || line.contains(&format!(", {key} = \"Bearer \""))
                     || line.contains(&format!("{key}]"))
                     || line.starts_with(&format!("[{key}."))
@@ -179,6 +196,9 @@ fn known_keys() -> Vec<(&'static str, Vec<String>)> {
         "state.",
         "upstream.a.",
         "upstream.a.match.",
+        "upstream.a.keys.",
+        "upstream.a.cooldown.",
+        "upstream.a.retry.",
         "upstream.a.queue.",
         "upstream.a.timeouts.",
         "upstream.a.connection.",
@@ -199,6 +219,8 @@ fn known_keys() -> Vec<(&'static str, Vec<String>)> {
         .collect();
     let limit = "upstream.a.limits = [{ unheard_of = 1 }]".to_owned();
     known.push(ask("upstream.a.limits", limit));
+    let cost = "upstream.a.costs = [{ unheard_of = 1 }]".to_owned();
+    known.push(ask("upstream.a.costs", cost));
     assert!(known.iter().all(|(_, keys)| !keys.is_empty()));
     known
 }

@@ -67,7 +67,8 @@ pub(super) fn all(
     fields
 }
 
-fn field_name(name: &str) -> Result<String, Fault> {
+/// A field that may be configured, in lower case.
+pub(super) fn field_name(name: &str) -> Result<String, Fault> {
     let Ok(known) = HeaderName::from_bytes(name.as_bytes()) else {
         let text = format!(
             "{} is not a field name, expected letters, digits and `-`",

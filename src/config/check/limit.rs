@@ -3,7 +3,7 @@
 //! A plain rate lets its whole count start at once; `burst` lowers that,
 //! `bucket` replaces the promise per window by a token bucket. A label is
 //! canonical, so two limits with one label are one limit written twice.
-//! Whether one limit is stricter than another is not judged: both hold.
+//! `per` and `counts` are part of it. Whether one limit is stricter than another is not judged: both hold.
 
 use std::num::NonZeroU32;
 use std::ops::Range;
@@ -11,9 +11,12 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::choice;
+use super::header::field_name;
 use crate::config::duration::LONGEST;
 use crate::config::fault::{Fault, quote};
 use crate::config::file::{self, LimitTable, Written};
+use crate::config::per;
 use crate::config::rate::{EXPECTED, Rate};
 use crate::config::report::Report;
 use crate::config::{Counts, Limit};
@@ -37,6 +40,30 @@ pub(super) fn all(written: &[Spanned<file::Limit>], report: &mut Report<'_>) -> 
 
 /// `None` only when something was reported.
 fn one(table: &LimitTable, span: Range<usize>, report: &mut Report<'_>) -> Option<Limit> {
+    let per = match &table.per {
+        None => Some(None),
+        Some(text) => {
+            let read = per::parse(text.get_ref(), field_name);
+            report.check(text.span(), read).map(Some)
+        }
+    };
+    let variants = [("cost", Counts::Cost), ("requests", Counts::Requests)];
+    let counts = choice(table.counts.as_ref(), &variants, report);
+    let mut limit = rate(table, span, report)?;
+    limit.per = per?;
+    limit.counts = counts?;
+    if let Some(per) = &limit.per {
+        limit.label.push_str(&format!(" per {per}"));
+    }
+    if limit.counts == Counts::Requests {
+        limit.label.push_str(" counts requests");
+    }
+    Some(limit)
+}
+
+/// The limit but for whom it holds and what it counts; `None` only when
+/// something was reported.
+fn rate(table: &LimitTable, span: Range<usize>, report: &mut Report<'_>) -> Option<Limit> {
     let Some(Written(rate)) = table.rate else {
         let path = format!("{}.rate", report.tree().path(&span));
         let fault = Fault::new(format!("is missing, expected {EXPECTED}"));

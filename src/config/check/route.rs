@@ -137,7 +137,7 @@ fn prefix(text: &str) -> Result<String, Fault> {
 }
 
 /// Whether `text` has only the characters of RFC 3986, section 3.3.
-fn is_path(text: &str) -> bool {
+pub(super) fn is_path(text: &str) -> bool {
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
         let good = match byte {

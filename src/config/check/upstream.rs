@@ -3,19 +3,16 @@
 //! Puts together what `url`, `route`, `limit`, `tls` and `header` check, and
 //! owns the defaults of everything else in the table.
 
-//! `[upstream.NAME]`: one API, checked alone, then against the others.
-
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::time::Duration;
 
 use toml::Spanned;
 
 use super::route::{self, Claim};
 use super::{
-    KIB, MIB, Places, bytes, choice, count, header, in_memory, limit, seconds, time, tls, url,
+    KIB, MIB, Places, bytes, choice, cost, count, header, in_memory, limit, seconds, time, tls, url,
 };
 use crate::config::fault::{Fault, quote};
-use crate::config::file::{self, Bound, Bytes, Count, Named, Written};
+use crate::config::file::{self, Bound, Bytes, Count, Named, Pause, Percent, Written};
 use crate::config::report::Report;
 use crate::config::size;
 use crate::config::{
@@ -24,14 +21,9 @@ use crate::config::{
 
 const BUFFER_BODY: u64 = 64 * KIB;
 const MAX_BYTES: u64 = 64 * MIB;
-const MAX_KEYS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9999);
-const MAX_WAITING_PER_KEY: NonZeroUsize = NonZeroUsize::MIN.saturating_add(999);
-const RETRY: Retry = Retry {
-    attempts: NonZeroU32::MIN.saturating_add(4),
-    budget: 20,
-    hold: Duration::from_secs(30),
-};
+const MAX_REQUESTS: usize = 10_000;
 const ATTEMPTS: NonZeroU32 = NonZeroU32::MIN.saturating_add(2);
+const RETRY_ATTEMPTS: NonZeroU32 = NonZeroU32::MIN.saturating_add(4);
 
 /// An upstream under way.
 struct Scope<'a> {
@@ -104,6 +96,9 @@ fn one(
         }
     };
     let limits = limit::all(&table.limits, report);
+    let known = !limits_are_lost(scope, report) && limits.len() == table.limits.len();
+    let costs = cost::all(&table.costs, known.then_some(&limits), report);
+    let cooldown = cooldown(&table.cooldown, report);
     let queue = queue(scope, report);
     let tls = tls::check(&table.tls, path, places, report);
     let headers = header::all(&table.headers, places, report);
@@ -113,11 +108,11 @@ fn one(
         route: route?,
         limits,
         guard: table.guard.map_or(Guard::Auto, |Written(guard)| guard),
-        costs: Vec::new(),
-        max_keys: MAX_KEYS,
-        max_waiting_per_key: MAX_WAITING_PER_KEY,
-        cooldown: Cooldown::default(),
-        retry: RETRY,
+        costs,
+        max_keys: count(table.keys.max, 10_000),
+        max_waiting_per_key: max_waiting(table),
+        cooldown: cooldown?,
+        retry: retry(&table.retry),
         max_in_flight: count(table.max_in_flight, 1024),
         buffer_body: in_memory(bytes(&table.buffer_body, BUFFER_BODY)),
         max_body: table
@@ -132,6 +127,41 @@ fn one(
     })
 }
 
+/// Whether a limit could not be read.
+fn limits_are_lost(scope: &Scope<'_>, report: &Report<'_>) -> bool {
+    // One of the first is lost if any is: the others have moved up.
+    let entries = 0..=scope.table.get_ref().limits.len();
+    let mut lost = entries.map(|index| report.is_lost(&format!("{}.limits[{index}]", scope.path)));
+    lost.any(|lost| lost)
+}
+
+/// Unless it is said, ten keys fill the queue.
+fn max_waiting(table: &file::Upstream) -> NonZeroUsize {
+    let places = count(table.queue.max_requests, MAX_REQUESTS).get();
+    count(table.keys.max_waiting, (places / 10).max(1))
+}
+
+/// `None` only when something was reported.
+fn cooldown(written: &file::Cooldown, report: &mut Report<'_>) -> Option<Cooldown> {
+    let scopes = [("key", true), ("lane", false)];
+    Some(Cooldown {
+        keyed: choice(written.per.as_ref(), &scopes, report)?,
+        ..Cooldown::default()
+    })
+}
+
+fn retry(written: &file::Retry) -> Retry {
+    Retry {
+        attempts: written
+            .attempts
+            .map_or(RETRY_ATTEMPTS, |Count(count)| count),
+        budget: written.budget.map_or(20, |Written(Percent(budget))| budget),
+        hold: written
+            .hold
+            .map_or(seconds(30), |Written(Pause(hold))| hold),
+    }
+}
+
 /// `None` only when something was reported.
 fn queue(scope: &Scope<'_>, report: &mut Report<'_>) -> Option<Queue> {
     let table = scope.table.get_ref();
@@ -139,7 +169,7 @@ fn queue(scope: &Scope<'_>, report: &mut Report<'_>) -> Option<Queue> {
     let max_bytes = room(scope, report);
     let variants = [("wait", WhenFull::Wait), ("reject", WhenFull::Reject)];
     Some(Queue {
-        max_requests: count(written.max_requests, 10_000),
+        max_requests: count(written.max_requests, MAX_REQUESTS),
         max_bytes: in_memory(max_bytes),
         max_wait: time(written.max_wait, seconds(60)),
         when_full: choice(written.when_full.as_ref(), &variants, report)?,

@@ -39,6 +39,14 @@ pub(in crate::config) struct Bytes(pub(in crate::config) u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::config) struct Bound(pub(in crate::config) Option<Duration>);
 
+/// A duration that may be none at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) struct Pause(pub(in crate::config) Duration);
+
+/// So many of a hundred.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) struct Percent(pub(in crate::config) u32);
+
 /// A whole number of at least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::config) struct Count(pub(in crate::config) NonZeroU32);
@@ -100,6 +108,42 @@ impl Form for Bound {
 
     fn with_unit(number: u64) -> String {
         Duration::with_unit(number)
+    }
+}
+
+impl Form for Pause {
+    const EXPECTED: &'static str = "a duration such as `30s`, or `0s`";
+
+    fn read(text: &str) -> Result<Self, Fault> {
+        duration::parse_or_zero(text).map(Self)
+    }
+
+    fn with_unit(number: u64) -> String {
+        Duration::with_unit(number)
+    }
+}
+
+impl Form for Percent {
+    const EXPECTED: &'static str = "`0%` to `100%`";
+
+    fn read(text: &str) -> Result<Self, Fault> {
+        let number = text.trim().strip_suffix('%').map(str::trim_end);
+        let number = number.and_then(|number| number.parse().ok());
+        number
+            .filter(|number| *number <= 100)
+            .map(Self)
+            .ok_or_else(|| {
+                let text = format!(
+                    "{} is not a share, expected {}",
+                    quote(text),
+                    Self::EXPECTED
+                );
+                Fault::new(text)
+            })
+    }
+
+    fn with_unit(number: u64) -> String {
+        format!("{number}%")
     }
 }
 

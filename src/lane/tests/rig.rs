@@ -73,7 +73,14 @@ impl Rig {
         };
         let dialer = Dialer::new(&settings).unwrap().fake(fake);
         let (cut, cutting) = watch::channel(false);
-        let shared = Arc::new(Shared::new(settings, &config.client, dialer, 1, cutting));
+        let shared = Arc::new(Shared::new(
+            settings,
+            &config.client,
+            dialer,
+            1,
+            cutting,
+            [1, 2],
+        ));
         let lane = Lane::new(&shared, 0, Alarm::Tokio);
         let (start, seen) = (Instant::now(), Seen::default());
         tokio::spawn(serve(accepted, upstream, start, Arc::clone(&seen)));
@@ -134,7 +141,7 @@ impl Rig {
         let proxy = Arc::clone(&self.proxy);
         let service = service_fn(move |request: Request<Incoming>| {
             let proxy = Arc::clone(&proxy);
-            async move { Ok::<_, Infallible>(proxy.handle(request).await) }
+            async move { Ok::<_, Infallible>(proxy.handle(request, None).await) }
         });
         let server = hyper::server::conn::http1::Builder::new();
         tokio::spawn(server.serve_connection(TokioIo::new(theirs), service));

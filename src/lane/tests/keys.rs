@@ -1,0 +1,125 @@
+//! Requests that differ in what they cost, and whom.
+
+use ::http::StatusCode;
+use tokio::task::JoinHandle;
+
+use super::*;
+
+/// Sends these in order; each is taken in hand before the next.
+async fn send_in_order(rig: &Rig, paths: &[String]) -> Vec<JoinHandle<(StatusCode, Duration)>> {
+    let mut callers = Vec::new();
+    for path in paths {
+        callers.push(rig.send(path));
+        rig.settle().await;
+    }
+    callers
+}
+
+fn numbered(start: &str, count: usize) -> Vec<String> {
+    (0..count)
+        .map(|number| format!("{start}/{number}"))
+        .collect()
+}
+
+/// When those whose path begins so arrived, in ms.
+fn arrivals(rig: &Rig, start: &str) -> Vec<u64> {
+    let seen = rig.paths().into_iter().zip(rig.arrivals());
+    seen.filter(|(path, _)| path.starts_with(start))
+        .map(|(_, at)| at)
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_must_wait_delays_no_other() {
+    let settings = r#"limits = [{ rate = "2/s", burst = 1, per = "segment:1" }]"#;
+    let alone = Rig::new(settings, PROMPT);
+    for caller in send_in_order(&alone, &numbered("/b", 5)).await {
+        caller.await.unwrap();
+    }
+    let rig = Rig::new(settings, PROMPT);
+    let paths = [numbered("/a", 20), numbered("/b", 5)].concat();
+    for caller in send_in_order(&rig, &paths).await {
+        assert_eq!(caller.await.unwrap().0, 200);
+    }
+    assert_eq!(arrivals(&rig, "/b"), arrivals(&alone, "/"));
+    assert_eq!(arrivals(&rig, "/a")[..5], arrivals(&alone, "/"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_heavy_request_goes_in_its_order_among_light_ones() {
+    let settings = r#"limits = ["10/s"]
+        costs = [{ path = "/heavy/*", cost = 5 }]"#;
+    let rig = Rig::new(settings, PROMPT);
+    let paths = [
+        numbered("/light", 17),
+        numbered("/heavy", 1),
+        numbered("/then", 30),
+    ];
+    let paths = paths.concat();
+    for caller in send_in_order(&rig, &paths).await {
+        assert_eq!(caller.await.unwrap().0, 200);
+    }
+    assert_eq!(rig.paths(), paths);
+    // In the second window 7 had gone and 3 were left: it waited, and so did
+    // those behind it.
+    let heavy = arrivals(&rig, "/heavy")[0];
+    assert!((2000..2100).contains(&heavy), "{heavy}");
+    assert_eq!(arrivals(&rig, "/then")[..5], [heavy; 5]);
+    assert!(arrivals(&rig, "/then")[5] >= heavy + 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_cannot_keep_another_out_of_the_queue() {
+    let settings = r#"limits = [{ rate = "1/s", burst = 1, per = "segment:1" }]
+        keys.max_waiting = 2
+        queue.max_requests = 3"#;
+    let rig = Rig::new(settings, PROMPT);
+    let many = send_in_order(&rig, &numbered("/a", 8)).await;
+    assert_eq!(rig.shared.waiting(), 2);
+    for (caller, expected) in send_in_order(&rig, &numbered("/b", 2))
+        .await
+        .into_iter()
+        .zip(0..)
+    {
+        let (status, at) = caller.await.unwrap();
+        assert_eq!((status.as_u16(), at.as_secs()), (200, expected));
+    }
+    for caller in many {
+        assert_eq!(caller.await.unwrap().0, 200);
+    }
+    let in_order: Vec<_> = rig.paths();
+    let in_order: Vec<_> = in_order
+        .iter()
+        .filter(|path| path.starts_with("/a"))
+        .collect();
+    assert!(in_order.is_sorted(), "{in_order:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_key_has_too_many_of_is_refused_where_the_queue_refuses() {
+    let settings = r#"limits = [{ rate = "1/s", burst = 1, per = "segment:1" }]
+        keys.max_waiting = 2
+        queue.when_full = "reject""#;
+    let rig = Rig::new(settings, PROMPT);
+    let paths = [numbered("/a", 4), numbered("/b", 1)].concat();
+    let mut statuses = Vec::new();
+    for caller in send_in_order(&rig, &paths).await {
+        statuses.push(caller.await.unwrap().0.as_u16());
+    }
+    assert_eq!(statuses, [200, 200, 200, 503, 200]);
+    assert_eq!(rig.ended(Outcome::QueueFull), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_projected_wait_is_that_of_the_key() {
+    let settings = r#"limits = [{ rate = "1/s", burst = 1, per = "segment:1" }]
+        queue.max_wait = "2500ms""#;
+    let rig = Rig::new(settings, PROMPT);
+    let paths = [numbered("/a", 4), numbered("/b", 3)].concat();
+    let mut statuses = Vec::new();
+    for caller in send_in_order(&rig, &paths).await {
+        statuses.push(caller.await.unwrap().0.as_u16());
+    }
+    assert_eq!(statuses, [200, 200, 200, 503, 200, 200, 200]);
+    assert_eq!(rig.ended(Outcome::WaitTooLong), 1);
+}
