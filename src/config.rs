@@ -58,8 +58,11 @@ pub enum Listen {
 /// Bounds on callers and their connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
-    /// Longest time for a complete request head, and for an idle connection.
+    /// Longest time for a complete request head, from its first byte; and for
+    /// the first byte of a new connection.
     pub header_timeout: Duration,
+    /// Longest time of a connection between two requests.
+    pub idle_timeout: Duration,
     /// Longest time a caller may neither send nor take a byte of a body.
     pub stall_timeout: Duration,
     /// Most connections at once.
@@ -140,12 +143,21 @@ pub struct Upstream {
     pub retry: Retry,
     /// Most calls at once.
     pub max_in_flight: NonZeroUsize,
+    /// Most requests for an upgrade and tunnels at once, below `max_in_flight`;
+    /// 0 where no upgrade is passed on.
+    pub max_upgrades: usize,
     /// The longest body that is read before the request is queued, in bytes.
     pub buffer_body: usize,
     /// The longest body of a request, in bytes.
     pub max_body: u64,
     /// Whether forwarded responses tell the time spent in the queue.
     pub server_timing: bool,
+    /// Whether the caller's `Host` is sent instead of the URL's.
+    pub keep_host: bool,
+    /// Whether requests say that they came through here.
+    pub via: bool,
+    /// What becomes of the fields that tell where a request came from.
+    pub forwarded: Forwarded,
     /// The bounds of its queue.
     pub queue: Queue,
     /// Bounds on the time of each step of a call.
@@ -317,6 +329,17 @@ impl Limit {
     }
 }
 
+/// What becomes of `Forwarded`, `X-Forwarded-*` and `X-Real-IP`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwarded {
+    /// The caller's are removed.
+    Strip,
+    /// The caller's are passed on.
+    Keep,
+    /// The caller's are replaced by ours.
+    Set,
+}
+
 /// The bounds of a lane's queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Queue {
@@ -353,6 +376,8 @@ pub struct Timeouts {
     pub response: Duration,
     /// Between two pieces of the response body.
     pub stall: Duration,
+    /// Between two pieces of a tunnel, in either direction.
+    pub tunnel_idle: Duration,
     /// From arrival to the end of the response; `None` for no bound.
     pub total: Option<Duration>,
 }
@@ -366,8 +391,19 @@ pub struct Connection {
     pub idle_timeout: Duration,
     /// How old a connection may get.
     pub max_age: Duration,
-    /// Whether HTTP/2 is offered when TLS is negotiated.
-    pub http2: bool,
+    /// When HTTP/2 is spoken.
+    pub http2: Http2,
+}
+
+/// When HTTP/2 is spoken with an API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Http2 {
+    /// Never.
+    Off,
+    /// If the API takes it when TLS is negotiated.
+    Offered,
+    /// Always, without asking (RFC 9113, section 3.3).
+    PriorKnowledge,
 }
 
 /// How the API's certificate is verified, and ours shown.

@@ -383,7 +383,8 @@ impl Parts {
         }
         lanes.clone_from(&next);
         let unrouted = Arc::clone(&self.unrouted);
-        Ok(Proxy::new(next, unrouted, roster.log_requests))
+        let max_headers = self.client.max_headers;
+        Ok(Proxy::new(next, unrouted, roster.log_requests, max_headers))
     }
 
     /// What was spent is on disk after this; the cores have ended.

@@ -12,8 +12,10 @@
 //!
 //! Workers are spawned when jobs wait that nobody stands ready for, at most
 //! `max_in_flight` of them; each is one task on the core that called for it.
-//! `account` follows each request to exactly one outcome; `passage` carries the
-//! response body and gives the connection back.
+//! `charge` says what a request costs, and whom; `share` keeps one key from
+//! filling the queue. `account` follows each request to exactly one outcome;
+//! `passage` carries the response body and gives the connection back, `tunnel`
+//! what follows a change of protocol.
 //!
 //! Shutdown: the daemon sets `cut` when the drain time is over; everything that
 //! waits here then ends as `draining`. Tasks end with their core's runtime.
@@ -45,6 +47,7 @@ pub(crate) use passage::Passage;
 use queue::Room;
 use retry::Retries;
 pub(crate) use roster::Roster;
+pub(crate) use tunnel::Tunnel;
 
 mod account;
 mod call;
@@ -60,6 +63,7 @@ mod queue;
 mod retry;
 mod roster;
 mod share;
+mod tunnel;
 mod turn;
 mod worker;
 
@@ -75,7 +79,6 @@ pub(crate) struct Shared {
     name: String,
     settings: ArcSwap<config::Upstream>,
     tariff: ArcSwap<Tariff>,
-    seed: Seed,
     /// The longest time a caller may send nothing of its body.
     caller_stall: Duration,
     dialer: ArcSwap<Dialer>,
@@ -97,6 +100,8 @@ pub(crate) struct Shared {
     /// Calls in flight and workers that are about to make one.
     in_flight: AtomicUsize,
     retries: Retries,
+    /// Requests for an upgrade that wait, and tunnels that live.
+    upgrades: AtomicUsize,
     /// Whether the last try to connect failed.
     unreachable: AtomicBool,
     /// Since when no connection can be had.
@@ -151,6 +156,7 @@ impl Shared {
             outage: Mutex::default(),
             standing: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
+            upgrades: AtomicUsize::new(0),
             unreachable: AtomicBool::new(false),
             lead_micros: AtomicUsize::new(FIRST_LEAD.as_micros() as usize),
             cut,
@@ -158,7 +164,6 @@ impl Shared {
             dialer: ArcSwap::from_pointee(dialer),
             caller_stall: client.stall_timeout,
             tariff: ArcSwap::from_pointee(Tariff::new(&settings, seed)),
-            seed,
             settings: ArcSwap::from_pointee(settings),
         }
     }
@@ -188,8 +193,8 @@ impl Shared {
             journal.reconfigure(&settings);
         }
         self.room.resize(&settings);
-        self.tariff
-            .store(Arc::new(Tariff::new(&settings, self.seed)));
+        let tariff = self.tariff.load().renewed(&settings);
+        self.tariff.store(Arc::new(tariff));
         self.settings.store(Arc::new(settings));
         if let Some(dialer) = dialer {
             self.dialer.store(Arc::new(dialer));
@@ -249,7 +254,11 @@ impl Shared {
 
     /// About how long a request of `charge` must wait that comes now.
     fn wait(&self, charge: &Charge) -> Duration {
-        let ahead = self.waiting_cost.load(Ordering::Relaxed);
+        let (waiting, held) = (self.waiting(), self.held.load(Ordering::SeqCst));
+        let cost = self.waiting_cost.load(Ordering::Relaxed);
+        // Those whose own keys must wait are before nobody else.
+        let ahead =
+            cost.saturating_mul(waiting.saturating_sub(held) as u64) / waiting.max(1) as u64;
         let in_line = self.room.waiting_cost(charge);
         self.limits().wait(charge, Instant::now(), ahead, &in_line)
     }

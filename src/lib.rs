@@ -42,7 +42,8 @@
 //! | what waits | where | bound |
 //! | --- | --- | --- |
 //! | connections not yet accepted | the kernel | backlog of 4096 |
-//! | connections of callers | `server` | `client.max_connections` |
+//! | connections of callers | `server::connections` | `client.max_connections` |
+//! | a request head under way | `server::stream` | `client.max_header_bytes`, `client.max_headers`, `client.header_timeout` |
 //! | requests and their bytes | `lane::queue` | `queue.max_requests`, `queue.max_bytes`, `queue.max_wait` |
 //! | jobs on the way to the line | the mpsc channel | `queue.max_requests` |
 //! | calls | `lane::worker` | `max_in_flight` |
@@ -51,7 +52,8 @@
 //!
 //! How requests end: `outcome`. When they start: `pacing` (the arithmetic) and
 //! `lane::gate` (the order). What changes in a message: `http`. Connections to
-//! an API: `upstream`. Numbers: `metrics`. Settings: [`config`]. The order of a
+//! an API: `upstream`. What was spent, over restarts: `state`. What a reload
+//! changes: `daemon::reload`. Numbers: `metrics`. Settings: [`config`]. The order of a
 //! stop is written once, in [`daemon`].
 
 pub mod cli;
@@ -62,6 +64,8 @@ pub mod signals;
 pub mod telemetry;
 
 mod admin;
+#[cfg(test)]
+mod fuzz;
 mod http;
 mod lane;
 mod listen;

@@ -71,30 +71,6 @@ impl Holder {
     }
 }
 
-/// How reloads of the settings went.
-#[derive(Debug, Default)]
-pub(crate) struct Reloads {
-    applied: AtomicU64,
-    refused: AtomicU64,
-    /// Seconds since the Unix epoch; 0 while there was none.
-    last_applied: AtomicU64,
-}
-
-impl Reloads {
-    /// Settings were taken, now.
-    pub(crate) fn applied(&self) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = now.unwrap_or_default().as_secs();
-        self.applied.fetch_add(1, Ordering::Relaxed);
-        self.last_applied.store(now, Ordering::Relaxed);
-    }
-
-    /// Settings could not be used.
-    pub(crate) fn refused(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 /// Why a request goes for another turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Again {
@@ -118,6 +94,30 @@ impl Again {
             Self::Closing => "closing",
             Self::Unsent => "unsent",
         }
+    }
+}
+
+/// How reloads of the settings went.
+#[derive(Debug, Default)]
+pub(crate) struct Reloads {
+    applied: AtomicU64,
+    refused: AtomicU64,
+    /// Seconds since the Unix epoch; 0 while there was none.
+    last_applied: AtomicU64,
+}
+
+impl Reloads {
+    /// Settings were taken, now.
+    pub(crate) fn applied(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.unwrap_or_default().as_secs();
+        self.applied.fetch_add(1, Ordering::Relaxed);
+        self.last_applied.store(now, Ordering::Relaxed);
+    }
+
+    /// Settings could not be used.
+    pub(crate) fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -303,16 +303,7 @@ impl Limits {
             return closed;
         };
         if let End::Answered(readings) | End::Refused(_, readings) = end {
-            for reading in readings {
-                let count = Count {
-                    name: reading.name,
-                    remaining: reading.remaining,
-                    until: at + reading.reset,
-                    turn: number,
-                    next,
-                };
-                state.budgets.learn(at, count);
-            }
+            state.learn(readings, at, [number, next]);
         }
         closed.sooner |= state.cooldown.is_probe(number);
         if let Some(until) = state.ended(number, end, at, &settings) {
@@ -509,6 +500,20 @@ impl Limits {
 }
 
 impl State {
+    /// The answer to turn `number` told `readings`; the turn `next` starts next.
+    fn learn(&mut self, readings: &[Reading], at: Duration, [turn, next]: [u64; 2]) {
+        for reading in readings {
+            let count = Count {
+                name: reading.name,
+                remaining: reading.remaining,
+                until: at + reading.reset,
+                turn,
+                next,
+            };
+            self.budgets.learn(at, count);
+        }
+    }
+
     /// What an end means for the cooldown; the end of the pause if it makes one.
     fn ended(
         &mut self,

@@ -7,18 +7,19 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use ::http::header::{CONNECTION, HeaderName, HeaderValue};
-use ::http::{Request, Response, Uri, Version, request};
+use ::http::header::{CONNECTION, HOST, HeaderName, HeaderValue};
+use ::http::{Method, Request, Response, StatusCode, Uri, Version, request};
 use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
 
-use crate::config;
-use crate::http::{answer, head};
+use crate::config::{self, Forwarded};
+use crate::http::{answer, head, upgrade};
 use crate::lane::{Lane, Passage};
 use crate::metrics::Cells;
-use crate::outcome::Outcome;
+use crate::outcome::{Fault, Outcome};
 
 /// The body of any response: the upstream's, or one of our own.
 pub(crate) type AnswerBody = Either<Passage, Full<Bytes>>;
@@ -31,6 +32,8 @@ pub(crate) struct Proxy {
     /// For requests that reach no lane.
     unrouted: Arc<Cells>,
     log_requests: bool,
+    /// Most fields of a request head.
+    max_headers: usize,
 }
 
 #[derive(Debug)]
@@ -42,7 +45,12 @@ struct Route {
 }
 
 impl Proxy {
-    pub(crate) fn new(lanes: Vec<Lane>, unrouted: Arc<Cells>, log_requests: bool) -> Self {
+    pub(crate) fn new(
+        lanes: Vec<Lane>,
+        unrouted: Arc<Cells>,
+        log_requests: bool,
+        max_headers: usize,
+    ) -> Self {
         let mut routes: Vec<Route> = lanes.into_iter().map(Route::new).collect();
         routes.sort_by_key(|route| {
             let rule = &route.rule;
@@ -53,6 +61,7 @@ impl Proxy {
             routes,
             unrouted,
             log_requests,
+            max_headers,
         }
     }
 
@@ -63,42 +72,74 @@ impl Proxy {
         caller: Option<IpAddr>,
     ) -> Response<AnswerBody> {
         let (mut head, body) = request.into_parts();
-        if let Err(fault) = head::check(&head) {
-            return self.refuse(&head, Outcome::BadRequest(fault));
+        let (version, has_body) = (head.version, !body.is_end_stream());
+        if let Err(fault) = head::check(&head, self.max_headers) {
+            return self.refuse(&head, Outcome::BadRequest(fault), has_body);
+        }
+        if !head::take_hop(&mut head) {
+            return self.answer_last_hop(&head, has_body);
         }
         let Some(route) = self.routes.iter().find(|route| route.takes(&head)) else {
-            return self.refuse(&head, Outcome::NoRoute);
+            return self.refuse(&head, Outcome::NoRoute, has_body);
         };
         let note = self.log_requests.then(|| note(&head));
-        let has_body = !body.is_end_stream();
-        route.rewrite(&mut head);
+        let protocols = upgrade::offered(&head);
+        route.rewrite(&mut head, caller);
         let charge = route.lane.charge(&mut head, caller);
-        match route.lane.call(head, body, charge.clone(), note).await {
+        let offered = protocols.map(|protocols| route.lane.offer_upgrade(&mut head, protocols));
+        let reply = match offered {
+            Some(Err(outcome)) => Err(route.lane.refuse(charge.clone(), outcome, note)),
+            Some(Ok(())) | None => route.lane.call(head, body, charge.clone(), note).await,
+        };
+        match reply {
             Ok(mut response) => {
+                if response.status() == StatusCode::NOT_MODIFIED && version <= Version::HTTP_11 {
+                    response.body_mut().keep_length();
+                }
                 *response.version_mut() = Version::HTTP_11;
                 response.map(Either::Left)
             }
             Err(outcome) => {
-                let mut response =
-                    answer::answer(outcome, route.lane.retry_after(&charge, outcome));
-                if has_body {
-                    // What is left of the body would be read as a request.
-                    let close = HeaderValue::from_static("close");
-                    response.headers_mut().insert(CONNECTION, close);
-                }
-                response.map(Either::Right)
+                let wait = route.lane.retry_after(&charge, outcome);
+                refusal(outcome, wait, has_body)
             }
         }
     }
 
+    /// Answers a request of OPTIONS or TRACE that goes no further: we support the
+    /// former (RFC 9110, section 7.6.2), and reflect nothing.
+    fn answer_last_hop(&self, head: &request::Parts, has_body: bool) -> Response<AnswerBody> {
+        if head.method == Method::TRACE {
+            return self.refuse(head, Outcome::BadRequest(Fault::Trace), has_body);
+        }
+        self.unrouted.refuse(Outcome::Completed);
+        Response::new(Either::Right(Full::default()))
+    }
+
+    /// Answers a request that was refused before it could be read.
+    pub(crate) fn refuse_unread(&self, fault: Fault) -> Response<AnswerBody> {
+        let outcome = Outcome::BadRequest(fault);
+        self.unrouted.refuse(outcome);
+        if self.log_requests {
+            let outcome = outcome.label();
+            tracing::info!(target: "pacegate::request", outcome, reason = %fault, "request");
+        }
+        answer::answer(outcome, Duration::ZERO).map(Either::Right)
+    }
+
     /// Answers a request that reaches no lane.
-    fn refuse(&self, head: &request::Parts, outcome: Outcome) -> Response<AnswerBody> {
+    fn refuse(
+        &self,
+        head: &request::Parts,
+        outcome: Outcome,
+        has_body: bool,
+    ) -> Response<AnswerBody> {
         self.unrouted.refuse(outcome);
         if self.log_requests {
             let (request, outcome) = (note(head), outcome.label());
             tracing::info!(target: "pacegate::request", request, outcome, "request");
         }
-        answer::answer(outcome, std::time::Duration::ZERO).map(Either::Right)
+        refusal(outcome, Duration::ZERO, has_body)
     }
 }
 
@@ -119,7 +160,7 @@ impl Route {
 
     fn takes(&self, request: &request::Parts) -> bool {
         let host = self.rule.host.as_ref().is_none_or(|host| {
-            head::host(request).is_some_and(|given| given.eq_ignore_ascii_case(host))
+            head::host(request).is_some_and(|given| given.eq_ignore_ascii_case(host.as_bytes()))
         });
         host && self.rule.prefix.as_ref().is_none_or(|prefix| {
             let rest = request.uri.path().strip_prefix(prefix.as_str());
@@ -129,22 +170,47 @@ impl Route {
 
     /// Makes the head what the upstream gets, but for what depends on the
     /// connection it goes over.
-    fn rewrite(&self, request: &mut request::Parts) {
+    fn rewrite(&self, request: &mut request::Parts, peer: Option<IpAddr>) {
+        let settings = self.lane.settings();
         let prefix = match self.rule.keep_prefix {
             true => 0,
             false => self.rule.prefix.as_ref().map_or(0, String::len),
         };
+        let sets = settings.forwarded == Forwarded::Set;
+        let authority = (sets || settings.keep_host).then(|| head::authority(request));
+        let authority = authority.flatten();
         if prefix > 0 || request.uri.authority().is_some() {
             request.uri = Uri::from(head::target(&request.uri, prefix));
         }
-        head::strip_hop_by_hop(&mut request.headers);
+        let headers = &mut request.headers;
+        head::strip_request(headers, settings.forwarded != Forwarded::Keep);
         if request.version == Version::HTTP_2 {
-            head::join_cookies(&mut request.headers);
+            head::join_cookies(headers);
+        }
+        if settings.via {
+            head::add_via(headers, request.version);
+        }
+        if sets {
+            head::add_forwarded(headers, peer, authority.as_ref());
+        }
+        if let Some(authority) = authority.filter(|_| settings.keep_host) {
+            headers.insert(HOST, authority);
         }
         for (name, value) in &self.headers {
-            request.headers.insert(name.clone(), value.clone());
+            headers.insert(name.clone(), value.clone());
         }
     }
+}
+
+/// Our own answer. What is left of a body that was not read would be taken for a
+/// request, so the connection closes then.
+fn refusal(outcome: Outcome, wait: Duration, has_body: bool) -> Response<AnswerBody> {
+    let mut response = answer::answer(outcome, wait);
+    if has_body {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    response.map(Either::Right)
 }
 
 /// How the log names a request: never with its query, which may hold secrets.

@@ -1,11 +1,11 @@
 //! The callers' side: accepts connections and serves HTTP/1.1 and HTTP/2
 //! without TLS on them, one task per connection.
 //!
-//! Each core runs its own accept loops. A connection holds one of
-//! `max_connections` permits as long as it lives; when there is none, each loop
-//! holds its next connection back, and the others wait in the kernel's backlog.
-//! On a stop the loops first take what the kernel has already accepted, then
-//! end; each connection finishes the request it is on and closes.
+//! Each core runs its own accept loops; each connection has a place
+//! (`connections`). What HTTP/1.1 callers send is read strictly (`framing`) on
+//! its way to hyper (`stream`); `activity` is what a connection's parts tell each
+//! other. On a stop the loops first take what the kernel has already accepted,
+//! then end; each connection finishes the request it is on and closes.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use ::http::Request;
+use ::http::{Request, Response, StatusCode};
 use arc_swap::ArcSwap;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -24,15 +24,24 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time;
+use tokio::sync::watch;
+use tokio::time::{self, Instant, Sleep};
 
 use crate::config;
 use crate::listen::Listener;
 use crate::proxy::{AnswerBody, Proxy};
-use sniff::Sniffed;
+use activity::{Activity, Answering};
+pub(crate) use connections::Connections;
+use connections::{Loop, Seat};
+use ending::{Ending, Reset};
+use stream::Stream;
 
+mod activity;
+mod connections;
+mod ending;
+mod framing;
 mod sniff;
+mod stream;
 
 /// The pause after an error of `accept`; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -44,74 +53,15 @@ const HYPER_MAX_HEADERS: usize = 100;
 /// Most requests at once on one HTTP/2 connection of a caller.
 const MAX_STREAMS: u32 = 250;
 
+/// Beyond the longest head, so that hyper never finds its buffer full of a head
+/// that was let pass.
+const SPARE_BUFFER: usize = 8 << 10;
+
+/// Most bytes of an HTTP/2 head: as many empty fields as `http::HeaderMap` holds.
+const MAX_HEADER_LIST: usize = 768 << 10;
+
 /// Between two pings on a caller's HTTP/2 connection.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
-
-/// The callers' connections, all cores together.
-#[derive(Debug)]
-pub(crate) struct Connections {
-    permits: Arc<Semaphore>,
-    count: watch::Sender<Count>,
-}
-
-#[derive(Debug, Default)]
-struct Count {
-    /// Connections that are open.
-    open: u64,
-    /// Accept loops, which may open more.
-    loops: u64,
-}
-
-/// Counts a connection or an accept loop as long as it lives.
-struct Counted {
-    connections: Arc<Connections>,
-    field: fn(&mut Count) -> &mut u64,
-}
-
-impl Connections {
-    pub(crate) fn new(max: usize) -> Self {
-        Self {
-            permits: Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))),
-            count: watch::Sender::default(),
-        }
-    }
-
-    /// Connections that are open.
-    pub(crate) fn open(&self) -> u64 {
-        self.count.borrow().open
-    }
-
-    /// Returns when none is open and no more will be.
-    pub(crate) async fn all_closed(&self) {
-        let mut count = self.count.subscribe();
-        // The sender is in `self`.
-        let _ = count.wait_for(|count| count.open + count.loops == 0).await;
-    }
-
-    async fn permit(&self) -> OwnedSemaphorePermit {
-        let permit = Arc::clone(&self.permits).acquire_owned();
-        permit.await.expect("the permits are never closed")
-    }
-}
-
-impl Counted {
-    fn new(connections: &Arc<Connections>, field: fn(&mut Count) -> &mut u64) -> Self {
-        connections.count.send_modify(|count| *field(count) += 1);
-        Self {
-            connections: Arc::clone(connections),
-            field,
-        }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let field = self.field;
-        self.connections
-            .count
-            .send_modify(|count| *field(count) -= 1);
-    }
-}
 
 /// One core's server.
 #[derive(Debug, Clone)]
@@ -135,9 +85,9 @@ impl Server {
             Listener::Tcp(listener) => {
                 let listener = TcpListener::from_std(listener)?;
                 self.accept(|cx| {
-                    let (stream, caller) = ready!(listener.poll_accept(cx))?;
+                    let (stream, peer) = ready!(listener.poll_accept(cx))?;
                     stream.set_nodelay(true)?;
-                    Poll::Ready(Ok((stream, Some(caller.ip().to_canonical()))))
+                    Poll::Ready(Ok((stream, Some(peer.ip().to_canonical()))))
                 })
                 .await;
             }
@@ -154,9 +104,9 @@ impl Server {
         &self,
         accept: impl Fn(&mut Context<'_>) -> Poll<io::Result<(T, Option<IpAddr>)>>,
     ) where
-        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        T: AsyncRead + AsyncWrite + Reset + Send + Unpin + 'static,
     {
-        let _counted = Counted::new(&self.connections, |count| &mut count.loops);
+        let _counted = Loop::new(&self.connections);
         let mut draining = self.draining.clone();
         let mut pause = FIRST_PAUSE;
         loop {
@@ -167,17 +117,16 @@ impl Server {
                 () = stopping(&mut draining) => return,
             };
             match accepted {
-                Ok((stream, caller)) => {
+                Ok((stream, peer)) => {
                     pause = FIRST_PAUSE;
                     // Not before there is a connection: a loop without one would
                     // keep from another core's callers what it does not use.
-                    let permit = tokio::select! {
+                    let seat = tokio::select! {
                         biased;
-                        permit = self.connections.permit() => permit,
+                        seat = self.connections.seat() => seat,
                         _ = draining.wait_for(|draining| *draining) => return,
                     };
-                    let counted = Counted::new(&self.connections, |count| &mut count.open);
-                    tokio::spawn(self.clone().serve(stream, caller, (counted, permit)));
+                    tokio::spawn(self.clone().serve(stream, peer, seat));
                 }
                 Err(error) if is_of_the_caller(&error) => {}
                 Err(error) => {
@@ -189,122 +138,234 @@ impl Server {
         }
     }
 
-    /// Serves the connection of `caller` until it closes.
-    async fn serve<T>(
-        self,
-        stream: T,
-        caller: Option<IpAddr>,
-        _counted: (Counted, OwnedSemaphorePermit),
-    ) where
-        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    /// Serves one connection until it closes.
+    async fn serve<T>(self, mut stream: T, peer: Option<IpAddr>, seat: Seat)
+    where
+        T: AsyncRead + AsyncWrite + Reset + Send + Unpin + 'static,
     {
-        let bound = self.settings.header_timeout;
-        let stall = self.settings.stall_timeout;
+        let settings = &*self.settings;
         let mut draining = self.draining.clone();
+        let ending = Arc::<Ending>::default();
         let sniffed = tokio::select! {
             biased;
-            sniffed = time::timeout(bound, sniff::sniff(stream, stall)) => sniffed,
+            sniffed = time::timeout(settings.header_timeout, sniff::sniff(&mut stream)) => sniffed,
             // It has sent nothing yet.
             () = stopping(&mut draining) => return,
+            () = leaving(&seat.activity) => return,
         };
         let Ok(Ok(sniffed)) = sniffed else { return };
-        let proxy = Arc::clone(&self.proxy);
-        let service = service_fn(move |request: Request<Incoming>| {
-            let proxy = proxy.load_full();
-            async move { Ok::<_, Infallible>(proxy.handle(request, caller).await) }
-        });
-        let result = match sniffed {
-            Sniffed::Http1(stream) => self.serve_http1(stream, service).await,
+        let activity = &seat.activity;
+        let service = self.service(activity, &ending, peer);
+        let stream = Stream::new(stream, sniffed, settings, activity, &ending);
+        let result = match stream.is_raw() {
+            false => self.serve_http1(stream, activity, service).await,
             // Boxed, so that the others do not carry its room about.
-            Sniffed::Http2(stream) => Box::pin(self.serve_http2(stream, service)).await,
+            true => Box::pin(self.serve_http2(stream, activity, service)).await,
         };
         if let Err(error) = result {
             tracing::debug!(%error, "a caller's connection ended");
+            return;
+        }
+        if let Some(tunnel) = ending.tunnel() {
+            // Here, so that the connection counts as open until it closes; and as
+            // busy, whatever goes through it.
+            activity.stir();
+            Box::pin(tunnel.run()).await;
         }
     }
 
-    async fn serve_http1<T, S>(&self, stream: T, service: S) -> hyper::Result<()>
+    /// Answers the requests of one connection, those included that its stream has
+    /// refused.
+    fn service(
+        &self,
+        activity: &Arc<Activity>,
+        ending: &Arc<Ending>,
+        peer: Option<IpAddr>,
+    ) -> impl Service<
+        Request<Incoming>,
+        Response = Response<Answering<AnswerBody>>,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + use<> {
+        let (proxy, activity) = (Arc::clone(&self.proxy), Arc::clone(activity));
+        let ending = Arc::clone(ending);
+        service_fn(move |request: Request<Incoming>| {
+            let proxy = proxy.load_full();
+            let (number, underway) = activity.begin();
+            let refusal = activity.refusal(number);
+            let (activity, ending) = (Arc::clone(&activity), Arc::clone(&ending));
+            async move {
+                let version = request.version();
+                let mut response = match refusal {
+                    Some(fault) => proxy.refuse_unread(fault),
+                    None => proxy.handle(request, peer).await,
+                };
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    activity.upgrade();
+                }
+                ending.note(version, &mut response);
+                Ok(response.map(|body| underway.until(body)))
+            }
+        })
+    }
+
+    async fn serve_http1<T, S>(
+        &self,
+        stream: Stream<T>,
+        activity: &Activity,
+        service: S,
+    ) -> hyper::Result<()>
     where
-        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        S: Service<Request<Incoming>, Response = ::http::Response<AnswerBody>, Error = Infallible>,
+        T: AsyncRead + AsyncWrite + Reset + Send + Unpin + 'static,
+        S: Service<
+                Request<Incoming>,
+                Response = Response<Answering<AnswerBody>>,
+                Error = Infallible,
+            >,
         S::Future: Send + 'static,
     {
         let settings = &self.settings;
         let mut builder = http1::Builder::new();
         builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(settings.header_timeout)
-            .max_buf_size(settings.max_header_bytes);
+            // The stream has its own, which knows what has come of the head.
+            .header_read_timeout(None)
+            .preserve_header_case(true)
+            .max_buf_size(settings.max_header_bytes + SPARE_BUFFER);
         if settings.max_headers != HYPER_MAX_HEADERS {
             // Up to hyper's own bound the fields are parsed on the stack.
             builder.max_headers(settings.max_headers);
         }
-        let connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let shut = http1::Connection::graceful_shutdown;
-        until_drained(&self.draining, connection, shut).await
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let connection = pin!(connection.with_upgrades());
+        let shut = http1::UpgradeableConnection::graceful_shutdown;
+        self.drive(activity, connection, shut).await
     }
 
-    async fn serve_http2<T, S>(&self, stream: T, service: S) -> hyper::Result<()>
+    async fn serve_http2<T, S>(
+        &self,
+        stream: Stream<T>,
+        activity: &Activity,
+        service: S,
+    ) -> hyper::Result<()>
     where
-        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        S: Service<Request<Incoming>, Response = ::http::Response<AnswerBody>, Error = Infallible>,
+        T: AsyncRead + AsyncWrite + Reset + Send + Unpin + 'static,
+        S: Service<
+                Request<Incoming>,
+                Response = Response<Answering<AnswerBody>>,
+                Error = Infallible,
+            >,
         S::Future: Send + 'static,
     {
+        let max_list = self.settings.max_header_bytes.min(MAX_HEADER_LIST);
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
-            .max_header_list_size(u32::try_from(self.settings.max_header_bytes).unwrap_or(u32::MAX))
+            .max_header_list_size(u32::try_from(max_list).unwrap_or(u32::MAX))
             .keep_alive_interval(PING_INTERVAL);
         let connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let shut = http2::Connection::graceful_shutdown;
-        until_drained(&self.draining, connection, shut).await
+        self.drive(activity, connection, shut).await
+    }
+
+    /// Drives `connection`. Once the daemon begins to stop, or the connection's
+    /// place is needed, or it has been idle for too long, shuts it down after the
+    /// request it is on.
+    ///
+    /// The signals are polled once, which registers this task to be woken; after
+    /// that a look at the flags is enough, and costs a busy connection next to
+    /// nothing.
+    async fn drive<C>(
+        &self,
+        activity: &Activity,
+        mut connection: Pin<&mut C>,
+        shut: impl Fn(Pin<&mut C>),
+    ) -> hyper::Result<()>
+    where
+        C: Future<Output = hyper::Result<()>>,
+    {
+        let draining = &self.draining;
+        let mut signal = draining.clone();
+        let mut signal = pin!(signal.wait_for(|draining| *draining));
+        let mut dismissed = pin!(activity.dismissed());
+        let mut rest = Rest::new(self.settings.idle_timeout);
+        let (mut registered, mut told) = (false, false);
+        poll_fn(move |cx| {
+            if !registered {
+                registered = true;
+                // What they say is read from the flags below.
+                let _: Poll<_> = signal.as_mut().poll(cx);
+                let _: Poll<_> = dismissed.as_mut().poll(cx);
+                if activity.is_unwanted() || *draining.borrow() {
+                    // Accepted just before: a request that has come with it is
+                    // taken up first, or it would be thrown away.
+                    let polled = connection.as_mut().poll(cx);
+                    if polled.is_ready() {
+                        return polled;
+                    }
+                }
+            }
+            if !told && (activity.is_unwanted() || *draining.borrow()) {
+                told = true;
+                shut(connection.as_mut());
+            }
+            let polled = connection.as_mut().poll(cx);
+            if polled.is_ready() || told {
+                return polled;
+            }
+            let Some(since) = activity.idle_since() else {
+                return Poll::Pending;
+            };
+            if !self.connections.is_crowded() {
+                ready!(rest.poll(cx, since));
+            }
+            told = true;
+            shut(connection.as_mut());
+            connection.as_mut().poll(cx)
+        })
+        .await
     }
 }
 
-/// Drives `connection`, and once the daemon begins to stop, shuts it down after
-/// the request it is on.
-///
-/// The signal is polled once, which registers this task to be woken; after that
-/// a look at the flag is enough, and costs a busy connection next to nothing.
-async fn until_drained<C>(
-    draining: &watch::Receiver<bool>,
-    mut connection: Pin<&mut C>,
-    shut: impl Fn(Pin<&mut C>),
-) -> hyper::Result<()>
-where
-    C: Future<Output = hyper::Result<()>>,
-{
-    let mut signal = draining.clone();
-    let mut signal = pin!(signal.wait_for(|draining| *draining));
-    let (mut registered, mut told) = (false, false);
-    poll_fn(move |cx| {
-        if !registered {
-            registered = true;
-            // What it says is read from the flag below.
-            let _: Poll<_> = signal.as_mut().poll(cx);
-            if *draining.borrow() {
-                // Accepted just before: a request that has come with it is
-                // taken up first, or it would be thrown away.
-                let polled = connection.as_mut().poll(cx);
-                if polled.is_ready() {
-                    return polled;
-                }
+/// The time a connection may be idle. Its timer is set anew only when it has run
+/// down, not with each request.
+struct Rest {
+    bound: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Rest {
+    fn new(bound: Duration) -> Self {
+        Self { bound, timer: None }
+    }
+
+    /// Ready when that time is over for what has been idle `since` then.
+    fn poll(&mut self, cx: &mut Context<'_>, since: Instant) -> Poll<()> {
+        let end = since + self.bound;
+        loop {
+            let timer = self
+                .timer
+                .get_or_insert_with(|| Box::pin(time::sleep_until(end)));
+            ready!(timer.as_mut().poll(cx));
+            if Instant::now() >= end {
+                return Poll::Ready(());
             }
+            timer.as_mut().reset(end);
         }
-        if !told && *draining.borrow() {
-            told = true;
-            shut(connection.as_mut());
-        }
-        connection.as_mut().poll(cx)
-    })
-    .await
+    }
 }
 
 /// Returns when the daemon has begun to stop and the runtime has looked once
 /// more: what callers did before then shows first.
 async fn stopping(draining: &mut watch::Receiver<bool>) {
     drop(draining.wait_for(|draining| *draining).await);
+    tokio::task::yield_now().await;
+}
+
+/// Returns when the place of a new connection is needed, after one more look at
+/// what its caller has sent.
+async fn leaving(activity: &Activity) {
+    activity.dismissed().await;
     tokio::task::yield_now().await;
 }
 
@@ -316,3 +377,6 @@ fn is_of_the_caller(error: &io::Error) -> bool {
         ConnectionAborted | ConnectionRefused | ConnectionReset | InvalidInput
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,6 +50,11 @@ pub struct StateError {
 }
 
 impl State {
+    /// What the hashes of keys depend on.
+    pub(crate) fn seed(&self) -> [u64; 2] {
+        self.seed
+    }
+
     /// Takes the folder of the settings for this process alone.
     ///
     /// # Errors
@@ -89,12 +94,6 @@ impl State {
                 _lock: lock,
             }),
         })
-    }
-
-    /// What goes into the hashes of keys, so that they mean the same to the next
-    /// run; without a folder it is new each time.
-    pub(crate) fn seed(&self) -> [u64; 2] {
-        self.seed
     }
 
     /// The journal of the upstream with `settings`, and what was spent before;

@@ -36,6 +36,9 @@ const MIB: u64 = 1 << 20;
 /// More threads than any machine has cores; a slip of the finger.
 const MOST_THREADS: u32 = 1024;
 
+/// Less than the map of the fields holds, and more than anybody needs.
+const MOST_HEADERS: u32 = 10_000;
+
 /// Where files that the configuration names are looked for.
 #[derive(Debug)]
 struct Places {
@@ -114,12 +117,20 @@ fn client(written: &file::Client, report: &mut Report<'_>) -> Client {
         );
         report.add(wrong.span(), Fault::new(text));
     }
+    let max_headers = written.max_headers.as_ref().map(|count| *count.get_ref());
+    if let (Some(Count(count)), Some(wrong)) = (max_headers, &written.max_headers)
+        && count.get() > MOST_HEADERS
+    {
+        let text = format!("`{count}` is too large, expected at most {MOST_HEADERS}");
+        report.add(wrong.span(), Fault::new(text));
+    }
     Client {
         header_timeout: time(written.header_timeout, seconds(30)),
+        idle_timeout: time(written.idle_timeout, seconds(75)),
         stall_timeout: time(written.stall_timeout, seconds(60)),
         max_connections: count(written.max_connections, 16_384).get(),
         max_header_bytes: in_memory(header_bytes),
-        max_headers: count(written.max_headers, 100).get(),
+        max_headers: count(max_headers, 100).get(),
     }
 }
 

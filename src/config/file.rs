@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::Guard;
+use super::{Guard, Http2};
 
 mod entry;
 mod read;
@@ -54,10 +54,11 @@ pub(super) struct File {
 #[serde(deny_unknown_fields)]
 pub(super) struct Client {
     pub(super) header_timeout: Option<Written<Duration>>,
+    pub(super) idle_timeout: Option<Written<Duration>>,
     pub(super) stall_timeout: Option<Written<Duration>>,
     pub(super) max_connections: Option<Count>,
     pub(super) max_header_bytes: Placed<Bytes>,
-    pub(super) max_headers: Option<Count>,
+    pub(super) max_headers: Option<Spanned<Count>>,
 }
 
 /// `[log]`.
@@ -95,9 +96,13 @@ pub(super) struct Upstream {
     pub(super) limits: Vec<Spanned<Limit>>,
     pub(super) guard: Option<Written<Guard>>,
     pub(super) max_in_flight: Option<Count>,
+    pub(super) max_upgrades: Option<Spanned<Count>>,
     pub(super) buffer_body: Placed<Bytes>,
     pub(super) max_body: Option<Written<Bytes>>,
     pub(super) server_timing: Option<bool>,
+    pub(super) keep_host: Option<bool>,
+    pub(super) via: Option<bool>,
+    pub(super) forwarded: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) costs: Vec<Spanned<Cost>>,
     #[serde(default)]
@@ -180,6 +185,7 @@ pub(super) struct Timeouts {
     pub(super) tls: Option<Written<Duration>>,
     pub(super) response: Option<Written<Duration>>,
     pub(super) stall: Option<Written<Duration>>,
+    pub(super) tunnel_idle: Option<Written<Duration>>,
     pub(super) total: Option<Written<Bound>>,
 }
 
@@ -190,7 +196,7 @@ pub(super) struct Connection {
     pub(super) attempts: Option<Count>,
     pub(super) idle_timeout: Option<Written<Duration>>,
     pub(super) max_age: Option<Written<Duration>>,
-    pub(super) http2: Option<bool>,
+    pub(super) http2: Option<Http2>,
 }
 
 /// `[upstream.NAME.tls]`.

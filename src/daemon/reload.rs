@@ -197,8 +197,8 @@ impl Lanes {
         let kept = self.state.journal(upstream, clock);
         let kept = kept.map_err(DaemonError::State)?;
         let (client, cores) = (&self.config.client, self.config.threads.get());
-        let (cut, seed) = (self.cut.clone(), self.state.seed());
-        let lane = Shared::new(upstream.clone(), client, dialer, cores, cut, seed);
+        let (upstream, cut) = (upstream.clone(), self.cut.clone());
+        let lane = Shared::new(upstream, client, dialer, cores, cut, self.state.seed());
         Ok(Arc::new(match kept {
             Some((journal, past)) => lane.remember(journal, &past, &clock),
             None => lane,

@@ -8,17 +8,24 @@
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use ::http::HeaderMap;
+use ::http::header::{HeaderMap, HeaderName, HeaderValue};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{self, Instant, Sleep};
+
+use crate::outcome::Fault;
+
+/// A body of unknown length that brings nothing for so long is not waited for: a
+/// caller may send the rest after it has seen the beginning of the answer.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Bounds on a request body.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +58,18 @@ pub(crate) enum UploadError {
     Stalled,
 }
 
+impl UploadError {
+    /// What is wrong with the body, where the caller's stream has found it
+    /// malformed.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        let Self::Broken(error) = self else {
+            return None;
+        };
+        let cause = error.source()?.downcast_ref::<io::Error>()?;
+        cause.get_ref()?.downcast_ref().copied()
+    }
+}
+
 /// The part of a body that the caller has not sent yet.
 #[derive(Debug)]
 struct Rest {
@@ -62,7 +81,8 @@ struct Rest {
 }
 
 impl Upload {
-    /// Reads a body up to `bounds.buffer`; a longer one is left to stream.
+    /// Reads a body up to `bounds.buffer`; a longer one is left to stream, and so
+    /// is one of unknown length that pauses: its end may depend on the answer.
     ///
     /// # Errors
     ///
@@ -86,18 +106,21 @@ impl Upload {
         }
         let mut read = BytesMut::new();
         let mut trailers = None;
-        while let Some(frame) = rest.frame().await {
+        loop {
+            let frame = match announced.exact() {
+                Some(_) => rest.frame().await,
+                None => match time::timeout(PAUSE, rest.frame()).await {
+                    Ok(frame) => frame,
+                    Err(_elapsed) => return Ok(Self::streaming(read, rest)),
+                },
+            };
+            let Some(frame) = frame else { break };
             match frame?.into_data() {
                 Ok(data) => read.extend_from_slice(&data),
                 Err(frame) => trailers = frame.into_trailers().ok().map(Box::new),
             }
             if read.len() > bounds.buffer {
-                let read = read.freeze();
-                return Ok(Self {
-                    read,
-                    trailers: None,
-                    rest: Some(Box::new(rest)),
-                });
+                return Ok(Self::streaming(read, rest));
             }
         }
         Ok(Self {
@@ -105,6 +128,14 @@ impl Upload {
             trailers,
             rest: None,
         })
+    }
+
+    fn streaming(read: BytesMut, rest: Rest) -> Self {
+        Self {
+            read: read.freeze(),
+            trailers: None,
+            rest: Some(Box::new(rest)),
+        }
     }
 
     /// Bytes held in memory.
@@ -115,6 +146,13 @@ impl Upload {
     /// Counts the pieces that are passed on, where the body streams.
     pub(crate) fn pieces(&self) -> Option<Arc<AtomicU64>> {
         Some(Arc::clone(&self.rest.as_ref()?.pieces))
+    }
+
+    /// The names of its trailers, as far as they are known.
+    pub(crate) fn trailer_names(&self) -> Option<HeaderValue> {
+        let names = self.trailers.as_ref()?.keys();
+        let names: Vec<&str> = names.map(HeaderName::as_str).collect();
+        HeaderValue::from_str(&names.join(", ")).ok()
     }
 
     /// A second copy, if the whole body is in memory.

@@ -61,6 +61,11 @@ impl Lane {
         self.go_on(step)
     }
 
+    /// Counts a request that the lane does not take charge of.
+    pub(crate) fn refuse(&self, charge: Charge, outcome: Outcome, note: Option<String>) -> Outcome {
+        Account::new(&self.0, charge, note).end(outcome)
+    }
+
     async fn go_on(&self, mut step: Step<'_>) -> Reply {
         loop {
             step = match step {
@@ -209,7 +214,9 @@ impl Lane {
         let upload = tokio::select! {
             upload = Upload::read(body, bounds) => upload.map_err(|error| match error {
                 UploadError::TooLarge => Outcome::TooLarge,
-                UploadError::Broken(_) | UploadError::Stalled => Outcome::Abandoned,
+                UploadError::Broken(_) | UploadError::Stalled => {
+                    error.fault().map_or(Outcome::Abandoned, Outcome::BadRequest)
+                }
             })?,
             outcome = shared.too_late(deadline) => return Err(outcome),
         };

@@ -65,6 +65,11 @@ enum Kind {
 }
 
 impl Tariff {
+    /// That of other settings, with the same keys.
+    pub(super) fn renewed(&self, settings: &config::Upstream) -> Self {
+        Self::new(settings, self.seed)
+    }
+
     /// The tariff of `settings`.
     pub(super) fn new(settings: &config::Upstream, seed: Seed) -> Self {
         let rules: Vec<Rule> = settings.costs.iter().filter_map(Rule::new).collect();

@@ -4,19 +4,17 @@
 //! body needs to end the call properly, or the way the call ended, or the
 //! request for another turn, where that is safe and allowed:
 //!
-//! - not a byte of it was written;
+//! - the upstream has provably taken nothing of it;
 //! - the upstream refused it because of its limits, and it is all in memory;
 //! - it may be repeated (RFC 9110, section 9.2.2), it is all in memory, and the
 //!   connection broke: at once if the upstream was closing an idle connection,
 //!   otherwise within the retry budget.
 
-use std::error::Error;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ::http::{Method, Request, Response};
+use ::http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use tokio::time::{self, Instant};
@@ -24,12 +22,13 @@ use tokio::time::{self, Instant};
 use super::account::Account;
 use super::lease::Lease;
 use super::passage::Passage;
+use super::tunnel::Offer;
 use super::turn::Taken;
 use super::{Core, Shared};
-use crate::http::body::{Upload, UploadError};
+use crate::http::body::Upload;
 use crate::http::head;
 use crate::metrics::Again;
-use crate::outcome::Outcome;
+use crate::outcome::{Break, Outcome};
 use crate::pacing::End;
 use crate::upstream::SendError;
 
@@ -64,8 +63,10 @@ pub(super) fn run(
         shared.retries.earn(shared.settings().retry.budget);
     }
     let spare = spare(&request, lease.may_be_closing());
+    let offer = request.extensions().get::<Offer>().cloned();
     let silence = silence(shared, &account, request.body().pieces());
     let sent = lease.send(request);
+    let spare = (spare, offer);
     finish(shared, lease, turn, sent, silence, spare, account)
 }
 
@@ -104,7 +105,7 @@ async fn finish(
     turn: Taken,
     sent: impl Future<Output = Result<Response<Incoming>, Box<SendError>>> + Send,
     silence: impl Future<Output = ()> + Send,
-    spare: Option<Box<Spare>>,
+    (spare, offer): (Option<Box<Spare>>, Option<Offer>),
     account: Account,
 ) -> Result<Response<Passage>, Broken> {
     let sent = tokio::select! {
@@ -114,7 +115,10 @@ async fn finish(
         () = shared.cut() => return Err(Broken::Ended(account.end(Outcome::Draining))),
     };
     match sent {
-        Ok(response) => answered(shared, lease, turn, response, spare, account).await,
+        Ok(response) => {
+            let call = (lease, account);
+            answered(shared, turn, response, (spare, offer), call).await
+        }
         Err(failed) => Err(broken(shared, turn, *failed, spare, account)),
     }
 }
@@ -123,17 +127,27 @@ async fn finish(
 /// the request can wait for another turn.
 async fn answered(
     shared: &Shared,
-    lease: Lease,
     turn: Taken,
     response: Response<Incoming>,
-    spare: Option<Box<Spare>>,
-    mut account: Account,
+    (spare, offer): (Option<Box<Spare>>, Option<Offer>),
+    (lease, mut account): (Lease, Account),
 ) -> Result<Response<Passage>, Broken> {
     let now = Instant::now();
+    // Said before the request came, to a connection that was idle for too long
+    // (RFC 9110, section 15.5.9).
+    let idle = response.status() == StatusCode::REQUEST_TIMEOUT;
+    let spare = match spare {
+        Some(spare) if idle && spare.repeatable && spare.closing && account.may_go_again(now) => {
+            turn.close(End::Answered(&[]), now);
+            account.give_back(Again::Closing);
+            return Err(Broken::Again(Box::new((spare.request, account))));
+        }
+        spare => spare,
+    };
     account.respond(response.status(), now);
     let Some(asked) = head::refuses(response.status(), response.headers()) else {
         turn.close(End::Answered(&[]), now);
-        return Ok(pass_on(shared, response, lease, account));
+        return pass_on(shared, response, (lease, account), offer).map_err(Broken::Ended);
     };
     account.throttle();
     let until = turn.close(End::Refused(asked, &[]), now).unwrap_or(now);
@@ -145,7 +159,7 @@ async fn answered(
     );
     let again = spare.filter(|_| account.may_go_again(until));
     let Some(again) = again else {
-        return Ok(pass_on(shared, response, lease, account));
+        return pass_on(shared, response, (lease, account), offer).map_err(Broken::Ended);
     };
     let body = Limited::new(response.into_body(), REFUSAL_BODY).collect();
     if let Ok(Ok(_)) = time::timeout(REFUSAL_TIME, body).await {
@@ -159,9 +173,12 @@ async fn answered(
 fn pass_on(
     shared: &Shared,
     response: Response<Incoming>,
-    lease: Lease,
-    account: Account,
-) -> Response<Passage> {
+    (lease, account): (Lease, Account),
+    offer: Option<Offer>,
+) -> Result<Response<Passage>, Outcome> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return switch(shared, response, (lease, account), offer);
+    }
     let (mut parts, body) = response.into_parts();
     let settings = shared.settings();
     head::strip_hop_by_hop(&mut parts.headers);
@@ -169,7 +186,28 @@ fn pass_on(
         head::add_queue_time(&mut parts.headers, account.started() - account.arrived());
     }
     let passage = Passage::new(body, lease, account, &settings.timeouts);
-    Response::from_parts(parts, passage)
+    Ok(Response::from_parts(parts, passage))
+}
+
+/// The 101 as the caller gets it, with the tunnel that follows.
+///
+/// # Errors
+///
+/// The change of protocol was not asked for.
+fn switch(
+    shared: &Shared,
+    mut response: Response<Incoming>,
+    call: (Lease, Account),
+    offer: Option<Offer>,
+) -> Result<Response<Passage>, Outcome> {
+    let asked = offer.and_then(|offer| Some((offer.accepted(&response)?, offer)));
+    let Some((protocols, offer)) = asked else {
+        return Err(call.1.end(Outcome::UpstreamFailed(Break::Upgrade)));
+    };
+    head::strip_hop_by_hop(response.headers_mut());
+    offer.open(&mut response, protocols, call);
+    let settings = shared.settings();
+    Ok(response.map(|body| Passage::switched(body, &settings.timeouts)))
 }
 
 /// What becomes of a request that got no response in time.
@@ -190,37 +228,36 @@ fn broken(
     let now = Instant::now();
     tracing::debug!(
         upstream = shared.name,
-        error = %failed.error,
+        error = %failed,
         unsent = failed.unsent.is_some(),
         "call failed"
     );
+    let outcome = failed.outcome();
     if let Some(request) = failed.unsent {
         turn.close(End::Canceled, now);
         if account.may_go_again(now) {
             account.give_back(Again::Unsent);
             return Broken::Again(Box::new((request, account)));
         }
-        return Broken::Ended(account.end(Outcome::UpstreamFailed));
+        return Broken::Ended(account.end(outcome));
     }
-    match upload_error(&failed.error) {
-        Some(UploadError::TooLarge) => return Broken::Ended(account.end(Outcome::TooLarge)),
-        Some(UploadError::Broken(_) | UploadError::Stalled) => {
-            return Broken::Ended(account.end(Outcome::Aborted));
-        }
-        None => {}
-    }
-    let closing = |spare: &Spare| spare.repeatable && spare.closing && is_closed(&failed.error);
+    let fault = matches!(outcome, Outcome::UpstreamFailed(_));
+    let untaken = |spare: &Spare| {
+        failed.took_nothing() || (spare.repeatable && spare.closing && failed.is_closed())
+    };
     match spare {
         // The upstream was closing an idle connection: nobody's failure.
-        Some(spare) if closing(&spare) && account.may_go_again(now) => {
+        Some(spare) if untaken(&spare) && account.may_go_again(now) => {
             turn.close(End::Lost, now);
             account.give_back(Again::Closing);
             Broken::Again(Box::new((spare.request, account)))
         }
-        spare => {
+        spare if fault => {
             turn.close(failure(shared), now);
-            after_failure(shared, spare, account, now, Outcome::UpstreamFailed)
+            after_failure(shared, spare, account, now, outcome)
         }
+        // The caller's body broke off, or there was no connection.
+        _ => Broken::Ended(account.end(outcome)),
     }
 }
 
@@ -267,6 +304,9 @@ fn spare(request: &Request<Upload>, closing: bool) -> Option<Box<Spare>> {
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
+    // The case of the names is in there.
+    *copy.extensions_mut() = request.extensions().clone();
+    // RFC 9110, section 9.2.2.
     let repeatable = matches!(
         *request.method(),
         Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
@@ -276,33 +316,4 @@ fn spare(request: &Request<Upload>, closing: bool) -> Option<Box<Spare>> {
         repeatable,
         closing,
     }))
-}
-
-/// Whether the upstream closed the connection without a word.
-fn is_closed(error: &hyper::Error) -> bool {
-    let cause = error
-        .source()
-        .and_then(|cause| cause.downcast_ref::<io::Error>());
-    error.is_incomplete_message()
-        || error.is_canceled()
-        || error.is_closed()
-        || cause.is_some_and(|cause| {
-            use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-            matches!(
-                cause.kind(),
-                BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
-            )
-        })
-}
-
-/// What was wrong with the caller's body, if that is why the call failed.
-fn upload_error(error: &hyper::Error) -> Option<&UploadError> {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        cause = error.source();
-    }
-    None
 }

@@ -16,7 +16,7 @@ use super::account::Account;
 use super::queue::Place;
 use super::{Reply, Shared};
 use crate::http::body::Upload;
-use crate::outcome::Outcome;
+use crate::outcome::{Break, Outcome};
 use crate::pacing::Charge;
 
 /// Where the worker answers. Boxed, so that those who wait do not carry the room
@@ -158,7 +158,9 @@ impl Ticket {
     pub(super) async fn reply(&mut self) -> Reply {
         // Without an answer the worker was lost, which its account has counted.
         let answered = (&mut self.reply).await;
-        answered.map_or(Err(Outcome::UpstreamFailed), |reply| *reply)
+        answered.map_or(Err(Outcome::UpstreamFailed(Break::Unanswered)), |reply| {
+            *reply
+        })
     }
 
     /// Takes the call back and ends it as `outcome`. If its turn has come

@@ -6,11 +6,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use ::http::header::UPGRADE;
 use ::http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::link::Link;
+use super::tunnel;
 use super::worker::hire;
 use super::{Core, Shared};
 use crate::http::body::Upload;
@@ -72,7 +74,19 @@ impl Lease {
     ) -> impl Future<Output = Result<Response<Incoming>, Box<SendError>>> + Send + use<> {
         let connection = self.connection.as_mut();
         let connection = connection.expect("a lease has its connection until it is finished");
-        connection.send(request, self.link.dialer.origin())
+        let sent = match connection.is_shared() && request.headers().contains_key(UPGRADE) {
+            true => Err(Box::pin(tunnel::send_apart(
+                Arc::clone(&self.core),
+                request,
+            ))),
+            false => Ok(connection.send(request, self.link.dialer.origin())),
+        };
+        async move {
+            match sent {
+                Ok(sent) => sent.await,
+                Err(apart) => apart.await,
+            }
+        }
     }
 
     /// Whether the connection can still be expected to work at `now`.
@@ -82,11 +96,10 @@ impl Lease {
         current && connection.is_some_and(|connection| self.link.pool.is_fresh(connection, now))
     }
 
-    /// Whether the connection has carried a request, so that the upstream may be
-    /// closing it this instant.
+    /// Whether the upstream may be closing the connection this instant.
     pub(super) fn may_be_closing(&self) -> bool {
         let connection = self.connection.as_ref();
-        connection.is_some_and(Connection::was_used)
+        connection.is_some_and(Connection::may_be_closing)
     }
 
     /// Closes the connection and keeps the slot, for another one.

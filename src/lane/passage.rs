@@ -21,6 +21,8 @@ use crate::outcome::Outcome;
 #[derive(Debug)]
 pub(crate) struct Passage {
     incoming: Incoming,
+    /// Whether the server must not know that there is no body.
+    coy: bool,
     call: Option<(Lease, Account)>,
     stall: Stall,
 }
@@ -44,11 +46,28 @@ impl Passage {
         let stall = Stall::new(timeouts.stall).until(account.end_of_time());
         let mut passage = Self {
             incoming,
+            coy: false,
             call: Some((lease, account)),
             stall,
         };
         passage.end_if_complete();
         passage
+    }
+
+    /// The body of a 101, which has none: the call goes on in its tunnel.
+    pub(super) fn switched(incoming: Incoming, timeouts: &config::Timeouts) -> Self {
+        Self {
+            incoming,
+            coy: false,
+            call: None,
+            stall: Stall::new(timeouts.stall),
+        }
+    }
+
+    /// Lets an HTTP/1.1 server write the length that the head tells, though no
+    /// body follows, as in a 304. hyper would drop it.
+    pub(crate) fn keep_length(&mut self) {
+        self.coy = true;
     }
 
     /// Ends the call as soon as the last byte has been taken: the server does
@@ -105,11 +124,14 @@ impl Body for Passage {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        !self.coy && self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match self.coy {
+            true => SizeHint::default(),
+            false => self.incoming.size_hint(),
+        }
     }
 }
 

@@ -36,12 +36,13 @@ pub(super) struct Place {
 
 impl Room {
     pub(super) fn new(settings: &config::Upstream) -> Self {
+        let shares = Shares::new(settings.max_waiting_per_key.get());
         let [requests, bytes] = sizes(&settings.queue);
         Self {
             requests: Arc::new(Semaphore::new(requests)),
             bytes: Arc::new(Semaphore::new(bytes)),
             sizes: Mutex::new([requests, bytes]),
-            shares: Shares::new(settings.max_waiting_per_key.get()),
+            shares,
         }
     }
 

@@ -20,6 +20,7 @@ type Id = (usize, u64);
 /// The places of all keys.
 #[derive(Debug)]
 pub(super) struct Shares {
+    /// For keys that come from now on.
     max: AtomicUsize,
     known: Arc<Known>,
 }
@@ -64,18 +65,18 @@ struct User {
 }
 
 impl Shares {
+    /// Takes another bound, for keys that do not wait yet.
+    pub(super) fn resize(&self, max: usize) {
+        let max = max.min(Semaphore::MAX_PERMITS);
+        self.max.store(max, Ordering::Relaxed);
+    }
+
     /// At most `max` places for each key.
     pub(super) fn new(max: usize) -> Self {
         Self {
             max: AtomicUsize::new(max.min(Semaphore::MAX_PERMITS)),
             known: Arc::default(),
         }
-    }
-
-    /// Takes another bound, for keys of which nothing waits yet.
-    pub(super) fn resize(&self, max: usize) {
-        let max = max.min(Semaphore::MAX_PERMITS);
-        self.max.store(max, Ordering::Relaxed);
     }
 
     /// A place of each key of `charge`, if there is one this instant.

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::*;
+use crate::outcome::Break;
 use rig::{Act, Rig, Upstream};
 
 mod keys;
@@ -414,7 +415,7 @@ async fn a_request_that_may_not_be_repeated_is_not() {
     let rig = Rig::new(r#"limits = [{ rate = "10/s", burst = 1 }]"#, breaking);
     assert_eq!(send_all(&rig, 1).await, [502]);
     assert_eq!(rig.arrivals(), [0]);
-    assert_eq!(rig.ended(Outcome::UpstreamFailed), 1);
+    assert_eq!(rig.ended(Outcome::UpstreamFailed(Break::Unanswered)), 1);
 }
 
 #[tokio::test(start_paused = true)]

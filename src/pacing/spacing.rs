@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn spaces_turns_exactly() {
         let turns = saturate(&mut even(), |_| Duration::ZERO, 4);
-        assert_eq!(turns, [MILLI * 0, MILLI, MILLI * 2, MILLI * 3]);
+        assert_eq!(turns, [Duration::ZERO, MILLI, MILLI * 2, MILLI * 3]);
     }
 
     #[test]

@@ -2,34 +2,38 @@
 //! section 3.4) or they are not.
 //!
 //! Ours and not hyper-util's, because that one has no bound on its time and may
-//! serve HTTP/2 where it was told not to. The stream that comes out of it also
-//! gives up on a caller that takes nothing of its answer, which hyper does not.
+//! serve HTTP/2 where it was told not to.
 
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-
-use crate::http::body::Stall;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A stream and what it speaks.
+/// What a caller speaks, and the bytes by which that is known.
 #[derive(Debug)]
-pub(super) enum Sniffed<T> {
-    Http1(Stream<T>),
-    Http2(Stream<T>),
+pub(super) struct Sniffed {
+    head: [u8; PREFACE.len()],
+    length: usize,
 }
 
-/// Reads until it is clear what `stream` speaks. `stall` is the longest time
-/// that its other end may then take nothing of what is written.
+impl Sniffed {
+    pub(super) fn is_http2(&self) -> bool {
+        self.read() == PREFACE
+    }
+
+    /// What was read.
+    pub(super) fn read(&self) -> &[u8] {
+        &self.head[..self.length]
+    }
+}
+
+/// Reads until it is clear what `stream` speaks.
 ///
 /// # Errors
 ///
 /// The stream broke or ended first.
-pub(super) async fn sniff<T>(mut stream: T, stall: Duration) -> io::Result<Sniffed<T>>
+pub(super) async fn sniff<T>(stream: &mut T) -> io::Result<Sniffed>
 where
     T: AsyncRead + Unpin,
 {
@@ -42,98 +46,9 @@ where
         }
         length += read;
         let stands = head[..length] == PREFACE[..length];
-        if stands && length < PREFACE.len() {
-            continue;
+        if !stands || length == PREFACE.len() {
+            return Ok(Sniffed { head, length });
         }
-        let stream = Stream {
-            head,
-            left: 0..length,
-            stall: Stall::new(stall),
-            stream,
-        };
-        return Ok(match stands {
-            true => Sniffed::Http2(stream),
-            false => Sniffed::Http1(stream),
-        });
-    }
-}
-
-/// A caller's stream: its first bytes are read once more, and a write that does
-/// not move for too long fails.
-#[derive(Debug)]
-pub(super) struct Stream<T> {
-    head: [u8; PREFACE.len()],
-    left: std::ops::Range<usize>,
-    stall: Stall,
-    stream: T,
-}
-
-impl<T> Stream<T> {
-    fn watch<R>(
-        &mut self,
-        cx: &mut Context<'_>,
-        written: Poll<io::Result<R>>,
-    ) -> Poll<io::Result<R>> {
-        if written.is_ready() {
-            self.stall.moved();
-            return written;
-        }
-        ready!(self.stall.poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Stream<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.left.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, into);
-        }
-        let length = self.left.len().min(into.remaining());
-        let start = self.left.start;
-        into.put_slice(&self.head[start..start + length]);
-        self.left.start += length;
-        // What else has come goes along: a head that arrives in two reads makes
-        // hyper double its buffer for as long as the connection lives.
-        match Pin::new(&mut self.stream).poll_read(cx, into) {
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(())),
-        }
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Stream<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        from: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, from);
-        self.watch(cx, written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        from: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, from);
-        self.watch(cx, written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -143,25 +58,8 @@ mod tests {
 
     use super::*;
 
-    const STALL: Duration = Duration::from_secs(5);
-
-    #[tokio::test(start_paused = true)]
-    async fn a_caller_that_takes_nothing_is_given_up_after_the_stall_time() {
-        let (mut caller, stream) = tokio::io::duplex(16);
-        caller.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
-        let Sniffed::Http1(mut stream) = sniff(stream, STALL).await.unwrap() else {
-            panic!("not HTTP/1.1");
-        };
-        let start = tokio::time::Instant::now();
-        let error = stream.write_all(&[0; 1000]).await.unwrap_err();
-        assert_eq!(
-            (error.kind(), start.elapsed()),
-            (io::ErrorKind::TimedOut, STALL)
-        );
-    }
-
     async fn sniffed(pieces: &[&[u8]]) -> (bool, Vec<u8>) {
-        let (mut caller, stream) = tokio::io::duplex(1024);
+        let (mut caller, mut stream) = tokio::io::duplex(1024);
         let pieces: Vec<Vec<u8>> = pieces.iter().map(|piece| piece.to_vec()).collect();
         let writer = tokio::spawn(async move {
             for piece in pieces {
@@ -169,14 +67,11 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         });
-        let (is_http2, mut stream) = match sniff(stream, STALL).await.unwrap() {
-            Sniffed::Http1(stream) => (false, stream),
-            Sniffed::Http2(stream) => (true, stream),
-        };
+        let sniffed = sniff(&mut stream).await.unwrap();
         writer.await.unwrap();
-        let mut all = Vec::new();
+        let mut all = sniffed.read().to_vec();
         stream.read_to_end(&mut all).await.unwrap();
-        (is_http2, all)
+        (sniffed.is_http2(), all)
     }
 
     #[tokio::test]

@@ -219,7 +219,8 @@ fn without_a_state_everything_counts_as_spent_unless_it_is_to_begin_fresh() {
 
 #[test]
 fn a_damaged_state_counts_as_everything_spent() {
-    let damages: [(&str, &dyn Fn(&mut Vec<u8>)); 6] = [
+    type Damage<'a> = (&'a str, &'a dyn Fn(&mut Vec<u8>));
+    let damages: [Damage<'_>; 6] = [
         ("a.1", &|file| file.truncate(file.len() - 3)),
         ("a.1", &|file| file.extend([0; 40])),
         ("a.1", &|file| file[60] ^= 1),

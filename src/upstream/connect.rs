@@ -2,32 +2,41 @@
 
 use std::error::Error;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ::http::Uri;
 use ::http::header::HeaderValue;
 use hyper::client::conn::{http1, http2};
-use hyper::rt::{Read, Write};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::{GaiAddrs, GaiResolver, Name};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service;
 
-use super::{Connection, Origin, Protocol, Streams, tls};
-use crate::config;
+use super::wire::Wire;
+use super::{Connection, Load, Origin, Protocol, Streams, tls};
+use crate::config::{self, Http2};
 use crate::http::body::Upload;
 
 /// Between two pings on an idle HTTP/2 connection, so that a dead one is
 /// noticed before a request is sent on it.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// For what is still to be written on a connection that nobody needs any more.
+const LAST_BYTES: Duration = Duration::from_secs(1);
+
+/// Between two looks at whether an HTTP/2 upstream has sent its settings, which
+/// hyper does not tell.
+const SETTINGS_PAUSE: Duration = Duration::from_millis(1);
 
 /// Drives a connection until it closes; whoever opens it spawns this.
 pub(crate) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -38,7 +47,7 @@ pub(crate) struct Dialer {
     connector: HttpConnector<Resolver>,
     tls: Option<tls::Client>,
     origin: Origin,
-    http2: bool,
+    http2: Http2,
     timeouts: config::Timeouts,
     #[cfg(test)]
     fake: Option<fake::Upstream>,
@@ -88,8 +97,9 @@ impl Dialer {
             origin: Origin {
                 uri: uri.expect("the URL was checked"),
                 host: HeaderValue::try_from(url.authority.as_str()).expect("the URL was checked"),
+                keep_host: settings.keep_host,
             },
-            http2: url.https && settings.connection.http2,
+            http2: settings.connection.http2,
             timeouts: settings.timeouts.clone(),
             #[cfg(test)]
             fake: None,
@@ -98,7 +108,11 @@ impl Dialer {
 
     /// Whether connections may turn out to be HTTP/2.
     pub(crate) fn offers_http2(&self) -> bool {
-        self.http2
+        match self.http2 {
+            Http2::Off => false,
+            Http2::Offered => self.tls.is_some(),
+            Http2::PriorKnowledge => true,
+        }
     }
 
     /// Scheme and authority of the upstream.
@@ -112,14 +126,24 @@ impl Dialer {
     ///
     /// The step that failed or took too long.
     pub(crate) async fn connect(&self) -> Result<(Connection, Driver), ConnectError> {
+        self.open(self.http2).await
+    }
+
+    /// Opens one connection that speaks HTTP/1.1, for what HTTP/2 has not.
+    ///
+    /// # Errors
+    ///
+    /// The step that failed or took too long.
+    pub(crate) async fn connect_http1(&self) -> Result<(Connection, Driver), ConnectError> {
+        self.open(Http2::Off).await
+    }
+
+    async fn open(&self, version: Http2) -> Result<(Connection, Driver), ConnectError> {
         #[cfg(test)]
         if let Some(fake) = &self.fake {
-            return http1(TokioIo::new(
-                fake.accept()
-                    .await
-                    .map_err(|error| ConnectError::Tcp(error.into()))?,
-            ))
-            .await;
+            let accepted = fake.accept().await;
+            let stream = accepted.map_err(|error| ConnectError::Tcp(error.into()))?;
+            return http1(stream, false).await;
         }
         let mut connector = self.connector.clone();
         let tcp = timeout(
@@ -130,30 +154,45 @@ impl Dialer {
             .await
             .map_err(|_elapsed| ConnectError::TimedOut("TCP connection"))?;
         let tcp: TokioIo<TcpStream> = tcp.map_err(|error| ConnectError::Tcp(error.into()))?;
+        let tcp = tcp.into_inner();
         let Some(tls) = &self.tls else {
-            return http1(tcp).await;
+            return match version {
+                Http2::Off | Http2::Offered => http1(tcp, false).await,
+                Http2::PriorKnowledge => http2(tcp, self.timeouts.tls).await,
+            };
         };
-        let handshake = timeout(self.timeouts.tls, tls.handshake(tcp.into_inner()));
+        let handshake = timeout(self.timeouts.tls, tls.handshake(tcp, version));
         let handshake = handshake
             .await
             .map_err(|_elapsed| ConnectError::TimedOut("TLS handshake"))?;
         let (stream, is_http2) = handshake.map_err(ConnectError::Tls)?;
         match is_http2 {
-            true => http2(TokioIo::new(stream)).await,
-            false => http1(TokioIo::new(stream)).await,
+            true => http2(stream, self.timeouts.tls).await,
+            false => http1(stream, true).await,
         }
     }
 }
 
-async fn http1<T>(io: T) -> Result<(Connection, Driver), ConnectError>
+async fn http1<T>(stream: T, encrypted: bool) -> Result<(Connection, Driver), ConnectError>
 where
-    T: Read + Write + Send + Unpin + 'static,
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (mut sender, connection) = http1::handshake::<_, Upload>(io)
+    let (wire, traffic) = Wire::new(stream, encrypted);
+    let (mut sender, connection) = http1::Builder::new()
+        .preserve_header_case(true)
+        // RFC 9112, section 5.1: a gateway takes the space away.
+        .allow_spaces_after_header_name_in_responses(true)
+        .handshake::<_, Upload>(TokioIo::new(wire))
         .await
         .map_err(ConnectError::Http)?;
+    let (leash, held) = oneshot::channel();
     let mut driver: Driver = Box::pin(async move {
-        if let Err(error) = connection.await {
+        let ended = tokio::select! {
+            biased;
+            ended = connection.with_upgrades() => ended,
+            () = given_up(held) => return,
+        };
+        if let Err(error) = ended {
             tracing::debug!(%error, "an upstream connection ended");
         }
     });
@@ -162,27 +201,61 @@ where
         ready = sender.ready() => ready.map_err(ConnectError::Http)?,
         () = &mut driver => return Err(ConnectError::Closed),
     }
-    Ok((Connection::new(Protocol::Http1(sender)), driver))
+    let protocol = Protocol::Http1(sender, traffic, leash);
+    Ok((Connection::new(protocol), driver))
 }
 
-async fn http2<T>(io: T) -> Result<(Connection, Driver), ConnectError>
+/// Returns when the connection is dropped and has not ended in a while: an
+/// upstream that reads no more would keep it, and the request on it, for good.
+async fn given_up(held: oneshot::Receiver<()>) {
+    match held.await {
+        Ok(()) => std::future::pending().await,
+        Err(_dropped) => sleep(LAST_BYTES).await,
+    }
+}
+
+/// Ready when the upstream has sent its settings, at most after `bound`.
+async fn http2<T>(stream: T, bound: Duration) -> Result<(Connection, Driver), ConnectError>
 where
-    T: Read + Write + Send + Unpin + 'static,
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+    let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
+        // None until it has said how many it allows.
+        .initial_max_send_streams(0)
         .timer(TokioTimer::new())
         .adaptive_window(true)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_while_idle(true)
-        .handshake::<_, Upload>(io)
+        .handshake::<_, Upload>(TokioIo::new(stream))
         .await
         .map_err(ConnectError::Http)?;
+    let settings = async {
+        while connection.current_max_send_streams() == 0 {
+            if let Ok(ended) = timeout(SETTINGS_PAUSE, &mut connection).await {
+                ended.map_err(ConnectError::Http)?;
+                return Err(ConnectError::Closed);
+            }
+        }
+        Ok(())
+    };
+    let settings = timeout(bound, settings).await;
+    settings.map_err(|_elapsed| ConnectError::TimedOut("HTTP/2 handshake"))??;
+    let load = Arc::new(Load {
+        calls: AtomicUsize::new(0),
+        max: AtomicUsize::new(connection.current_max_send_streams()),
+    });
+    let streams = Streams::another(&load);
     let driver: Driver = Box::pin(async move {
-        if let Err(error) = connection.await {
+        let driven = poll_fn(|cx| {
+            let polled = pin!(&mut connection).poll(cx);
+            let max = connection.current_max_send_streams();
+            load.max.store(max, Ordering::Relaxed);
+            polled
+        });
+        if let Err(error) = driven.await {
             tracing::debug!(%error, "an upstream connection ended");
         }
     });
-    let streams = Streams::another(&Arc::new(AtomicUsize::new(0)));
     Ok((Connection::new(Protocol::Http2(sender, streams)), driver))
 }
 
@@ -251,7 +324,6 @@ impl Error for ConnectError {
 pub(crate) mod fake {
     use tokio::io::DuplexStream;
     use tokio::sync::mpsc;
-    use tokio::time::sleep;
 
     use super::*;
 

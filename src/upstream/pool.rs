@@ -2,14 +2,13 @@
 //! that the fewest are kept busy and the rest age and go.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::client::conn::http2;
 use tokio::time::Instant;
 
-use super::{Connection, MAX_STREAMS, Protocol, Streams};
+use super::{Connection, Load, Protocol, Streams};
 use crate::config;
 use crate::http::body::Upload;
 
@@ -36,7 +35,7 @@ struct Kept {
 #[derive(Debug)]
 struct Shared {
     sender: http2::SendRequest<Upload>,
-    streams: Arc<AtomicUsize>,
+    load: Arc<Load>,
     opened: Instant,
 }
 
@@ -89,8 +88,8 @@ impl Pool {
             return;
         }
         match connection.protocol {
-            Protocol::Http1(_) if connection.is_ready() => self.kept().idle.push(connection),
-            Protocol::Http1(_) => self.kept().resting.push_back(connection),
+            Protocol::Http1(..) if connection.is_ready() => self.kept().idle.push(connection),
+            Protocol::Http1(..) => self.kept().resting.push_back(connection),
             Protocol::Http2(sender, streams) => self.share(sender, &streams, connection.opened),
         }
     }
@@ -132,17 +131,18 @@ impl Pool {
         {
             kept.shared = Some(Shared {
                 sender,
-                streams: Arc::clone(&streams.0),
+                load: Arc::clone(&streams.0),
                 opened,
             });
         }
     }
 
     fn join(&self, shared: &Shared, now: Instant) -> Option<Connection> {
-        let full = shared.streams.load(Ordering::Relaxed) >= MAX_STREAMS;
-        let usable = shared.sender.is_ready() && now < shared.opened + self.max_age && !full;
+        let usable = shared.sender.is_ready()
+            && now < shared.opened + self.max_age
+            && !shared.load.is_full();
         usable.then(|| Connection {
-            protocol: Protocol::Http2(shared.sender.clone(), Streams::another(&shared.streams)),
+            protocol: Protocol::Http2(shared.sender.clone(), Streams::another(&shared.load)),
             opened: shared.opened,
             used: Some(now),
         })

@@ -18,10 +18,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::config;
+use crate::config::{self, Http2};
 
 /// The protocol name of HTTP/2 in ALPN (RFC 9113, section 3.1).
 const HTTP2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
 
 /// Shakes hands with one upstream.
 #[derive(Clone)]
@@ -55,7 +56,7 @@ impl Client {
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(system_verifier(provider)?)),
         };
-        let mut config = match &settings.identity {
+        let config = match &settings.identity {
             Some(identity) => {
                 let chain = certificates(&identity.certificate)?;
                 let key = PrivateKeyDer::from_pem_file(&identity.key)
@@ -66,24 +67,28 @@ impl Client {
             }
             None => builder.with_no_client_auth(),
         };
-        if upstream.connection.http2 {
-            config.alpn_protocols.push(HTTP2.to_vec());
-        }
-        config.alpn_protocols.push(b"http/1.1".to_vec());
         Ok(Self {
             connector: TlsConnector::from(Arc::new(config)),
             name,
         })
     }
 
-    /// The encrypted stream, and whether HTTP/2 was agreed on.
+    /// The encrypted stream, and whether HTTP/2 was agreed on, or is known.
     pub(super) async fn handshake(
         &self,
         tcp: TcpStream,
+        version: Http2,
     ) -> io::Result<(TlsStream<TcpStream>, bool)> {
-        let stream = self.connector.connect(self.name.clone(), tcp).await?;
-        let http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
-        Ok((stream, http2))
+        let offered: &[&[u8]] = match version {
+            Http2::Off => &[HTTP1],
+            Http2::Offered => &[HTTP2, HTTP1],
+            Http2::PriorKnowledge => &[HTTP2],
+        };
+        let offered = offered.iter().map(|protocol| protocol.to_vec()).collect();
+        let connector = self.connector.with_alpn(offered);
+        let stream = connector.connect(self.name.clone(), tcp).await?;
+        let agreed = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
+        Ok((stream, agreed || version == Http2::PriorKnowledge))
     }
 }
 

@@ -99,7 +99,7 @@ async fn the_status_says_which_limit_binds_and_until_when() {
         response.fields.get("content-type"),
         Some("application/json")
     );
-    let status: serde_json::Value = serde_json::from_str(&response.text()).unwrap();
+    let status: serde_json::Value = serde_json::from_str(response.text()).unwrap();
     assert_eq!(status["state"], "serving");
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
     let lane = &status["upstreams"][0];

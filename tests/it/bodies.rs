@@ -41,6 +41,46 @@ async fn an_empty_post_keeps_its_length() {
     assert_eq!(seen.fields.get("transfer-encoding"), None);
 }
 
+/// RFC 9110, section 8.6: without its length some servers take no empty body.
+#[tokio::test]
+async fn an_empty_body_of_unknown_length_gets_its_length() {
+    let upstream = Upstream::answering(ok("ok")).await;
+    let proxy = Proxy::before(&upstream, "");
+    let mut caller = proxy.caller().await;
+    for method in ["POST", "PUT", "PATCH"] {
+        let head = format!("{method} / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        caller.send(format!("{head}0\r\n\r\n")).await;
+        assert_eq!(caller.response().await.status, 200);
+    }
+    for seen in upstream.requests() {
+        assert_eq!(
+            seen.fields.get("content-length"),
+            Some("0"),
+            "{}",
+            seen.method
+        );
+        assert_eq!(seen.fields.get("transfer-encoding"), None);
+    }
+}
+
+/// The rest may depend on the answer, as in a gRPC call of two streams.
+#[tokio::test]
+async fn a_body_of_unknown_length_that_pauses_is_not_waited_for() {
+    let upstream = Upstream::answering(ok("ok")).await;
+    let proxy = Proxy::before(&upstream, "");
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut caller = proxy.send(format!("{head}5\r\nfirst\r\n")).await;
+    let first = upstream.until("the first piece", |log| {
+        log.requests
+            .first()
+            .is_some_and(|seen| seen.body == b"first")
+    });
+    first.await;
+    caller.send("4\r\nlast\r\n0\r\n\r\n").await;
+    assert_eq!(caller.response().await.text(), "ok");
+    assert_eq!(upstream.only_request().body, b"firstlast");
+}
+
 #[tokio::test]
 async fn a_get_without_a_body_gets_none() {
     let upstream = Upstream::answering(ok("ok")).await;
@@ -172,6 +212,32 @@ async fn responses_without_a_body_keep_the_connection_in_step() {
     for response in [first, second] {
         assert_eq!(response.status, 304);
         assert_eq!(response.fields.get("etag"), Some("\"a\""));
+        assert_eq!(response.fields.get("content-length"), Some("1000"));
+    }
+    // RFC 9110, section 15.3.6.
+    let reset = "HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n";
+    let (first, second) = answer_to("GET", reset).await;
+    for response in [first, second] {
+        assert_eq!((response.status, response.text()), (205, ""));
+        assert_eq!(response.fields.get("content-length"), Some("0"));
+    }
+    // No length is told, so none is made up.
+    for (method, head) in [
+        ("HEAD", "HTTP/1.1 200 OK\r\nContent-Type: a/b\r\n\r\n"),
+        (
+            "GET",
+            "HTTP/1.1 304 Not Modified\r\nContent-Type: a/b\r\n\r\n",
+        ),
+        (
+            "HEAD",
+            "HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ),
+    ] {
+        let (first, second) = answer_to(method, head).await;
+        for response in [first, second] {
+            assert_eq!(response.fields.get("content-type"), Some("a/b"), "{head:?}");
+            assert_eq!(response.fields.get("content-length"), None, "{head:?}");
+        }
     }
 }
 

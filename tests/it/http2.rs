@@ -158,3 +158,153 @@ async fn a_stop_lets_the_streams_end_that_were_there() {
     let stopped = proxy.stopped().await;
     assert_eq!((stopped.finished, stopped.cut), (2, 0));
 }
+
+/// Speaks HTTP/2 in bytes: the preface, our settings, and what `frames` say.
+async fn raw(proxy: &Proxy, frames: &[u8]) -> TcpStream {
+    use tokio::io::AsyncWriteExt;
+    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(4, 0, 0, &[]));
+    bytes.extend_from_slice(frames);
+    // It may be closed before all of it is taken, which is what some tests want.
+    let _ = soon("bytes to be taken", stream.write_all(&bytes)).await;
+    stream
+}
+
+/// RFC 9113, section 4.1.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend_from_slice(&stream.to_be_bytes());
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// A field that is in no table (RFC 7541, section 6.2.2), up to 126 bytes a part.
+fn field(name: &str, value: &str) -> Vec<u8> {
+    let mut field = vec![0, name.len() as u8];
+    field.extend_from_slice(name.as_bytes());
+    field.push(value.len() as u8);
+    field.extend_from_slice(value.as_bytes());
+    field
+}
+
+fn headers(stream: u32, fields: &[(&str, &str)]) -> Vec<u8> {
+    let block: Vec<u8> = fields
+        .iter()
+        .flat_map(|(name, value)| field(name, value))
+        .collect();
+    // END_STREAM and END_HEADERS.
+    frame(1, 5, stream, &block)
+}
+
+const GET: [(&str, &str); 4] = [
+    (":method", "GET"),
+    (":scheme", "http"),
+    (":path", "/"),
+    (":authority", "caller"),
+];
+
+/// Waits for the head of a response, a reset or the end of the connection.
+async fn until_answered(stream: &mut TcpStream) {
+    use tokio::io::AsyncReadExt;
+    loop {
+        let mut head = [0; 9];
+        if stream.read_exact(&mut head).await.is_err() || matches!(head[3], 1 | 3 | 7) {
+            return;
+        }
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        if stream.read_exact(&mut payload).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// RFC 9113, sections 8.1.1, 8.2.2 and 8.3.1: answered 400 or reset, and never sent
+/// on.
+#[tokio::test]
+async fn malformed_and_ambiguous_requests_reach_no_upstream() {
+    let upstream = Upstream::answering(ok("ok")).await;
+    let proxy = Proxy::before(&upstream, "");
+    let plus = |extra: &[(&'static str, &'static str)]| [&GET[..], extra].concat();
+    let cases = [
+        plus(&[("host", "evil")]),
+        plus(&[("host", "caller"), ("host", "caller")]),
+        plus(&[("connection", "close")]),
+        plus(&[("transfer-encoding", "chunked")]),
+        plus(&[("keep-alive", "1")]),
+        plus(&[("upgrade", "websocket")]),
+        plus(&[("te", "gzip")]),
+        plus(&[("X-Upper", "1")]),
+        plus(&[("x-a", "1\r\nx-b: 2")]),
+        plus(&[("x a", "1")]),
+        plus(&[("content-length", "5")]),
+        plus(&[("content-length", "0"), ("content-length", "0")]),
+        plus(&[(":path", "/again")]),
+        plus(&[("expect", "tea")]),
+        GET[..3].to_vec(),
+        [&GET[..2], &GET[3..]].concat(),
+        [&GET[..3], &[(":authority", "user@caller")][..]].concat(),
+        [&GET[..2], &[(":path", "relative")], &GET[3..]].concat(),
+        [&GET[..2], &[(":path", "/\u{e9}")], &GET[3..]].concat(),
+        vec![(":method", "CONNECT"), (":authority", "caller:443")],
+        [
+            &[(":method", "CONNECT"), (":protocol", "websocket")],
+            &GET[1..],
+        ]
+        .concat(),
+    ];
+    for fields in &cases {
+        let mut stream = raw(&proxy, &headers(1, fields)).await;
+        soon("an answer", until_answered(&mut stream)).await;
+    }
+    assert_eq!(upstream.targets(), Vec::<String>::new());
+}
+
+/// Requests that are taken back at once cost neither memory nor other callers.
+#[tokio::test]
+async fn requests_that_are_reset_at_once_do_not_slow_others() {
+    let upstream = Upstream::holding().await;
+    let proxy = Proxy::before(&upstream, "max_in_flight = 1");
+    let busy = tokio::spawn(answer(connect(&proxy).await, get("/busy")));
+    upstream.until_requests(1).await;
+    let resets: Vec<u8> = (0..10_000)
+        .flat_map(|number| {
+            let stream = 2 * number + 1;
+            [
+                headers(stream, &GET),
+                frame(3, 0, stream, &8u32.to_be_bytes()),
+            ]
+            .concat()
+        })
+        .collect();
+    let _hostile = raw(&proxy, &resets).await;
+    upstream.release(2);
+    assert_eq!(busy.await.unwrap().status(), 200);
+    assert_eq!(answer(connect(&proxy).await, get("/")).await.status(), 200);
+    proxy
+        .until("nobody is left", |metrics| metrics.waiting("api") == 0.0)
+        .await;
+}
+
+/// CONTINUATION without end, and a list of fields beyond the bound.
+#[tokio::test]
+async fn an_endless_head_is_cut_off() {
+    use tokio::io::AsyncReadExt;
+    let upstream = Upstream::answering(ok("ok")).await;
+    let proxy = Proxy::before(&upstream, "");
+    let block: Vec<u8> = (0..100)
+        .flat_map(|_| field("x-a", &"x".repeat(100)))
+        .collect();
+    let mut frames = frame(1, 1, 1, &block);
+    for _ in 0..1000 {
+        frames.extend(frame(9, 0, 1, &block));
+    }
+    let mut stream = raw(&proxy, &frames).await;
+    let mut rest = Vec::new();
+    // Closed or reset, whichever comes first.
+    let _ = soon("the end", stream.read_to_end(&mut rest)).await;
+    proxy.until_connections(0).await;
+    assert_eq!(upstream.log().opened, 0);
+}

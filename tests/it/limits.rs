@@ -112,6 +112,39 @@ async fn never_more_calls_are_in_flight_than_allowed_and_never_fewer_while_some_
 }
 
 #[tokio::test]
+async fn each_key_has_the_limit_and_a_key_that_waits_delays_no_other() {
+    let upstream = Upstream::answering(ok("ok")).await;
+    let settings = r#"limits = [{ rate = "1/h", per = "header:authorization" }]
+        queue.max_wait = "2h""#;
+    let proxy = Proxy::before(&upstream, settings);
+    let by = |who: &str| format!("GET /{who} HTTP/1.1\r\nHost: a\r\nAuthorization: {who}\r\n\r\n");
+    let status = async |who| proxy.send(by(who)).await.response().await.status;
+    assert_eq!(status("a").await, 200);
+    let _waits = proxy.send(by("a")).await;
+    proxy.until_waiting(1).await;
+    assert_eq!((status("b").await, status("c").await), (200, 200));
+    assert_eq!(proxy.get("/none").await.status, 200);
+    assert_eq!(proxy.metrics().await.of("api", "pacegate_keys"), 4.0);
+    assert_eq!(upstream.targets(), ["/a", "/b", "/c", "/none"]);
+}
+
+#[tokio::test]
+async fn a_caller_says_what_its_request_costs_in_a_field_that_is_not_passed_on() {
+    let upstream = Upstream::answering(ok("ok")).await;
+    let settings = "limits = [\"10/h\"]\ncosts = [{ header = \"x-cost\" }]";
+    let proxy = Proxy::before(&upstream, settings);
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\nX-Cost: 7\r\nB: 2\r\n\r\n";
+    assert_eq!(proxy.send(request).await.response().await.status, 200);
+    let seen = upstream.only_request();
+    assert_eq!(
+        (seen.fields.get("x-cost"), seen.fields.get("a")),
+        (None, Some("1"))
+    );
+    let left = "pacegate_limit_available{upstream=\"api\",limit=\"10/h\"}";
+    assert_eq!(proxy.metrics().await.value(left), 3.0);
+}
+
+#[tokio::test]
 async fn a_lane_whose_upstream_hangs_does_not_delay_another() {
     let (slow, fast) = (
         Upstream::holding().await,

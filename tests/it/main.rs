@@ -5,6 +5,8 @@
 
 /// What the operator sees while it runs.
 mod admin;
+/// Upstreams that answer wrongly, in two senses, too early or without being asked.
+mod answers;
 /// The program: arguments, exit codes, signals.
 mod binary;
 /// Request and response bodies on their way through.
@@ -15,6 +17,10 @@ mod config;
 mod conservation;
 /// `pacegate demo` from outside.
 mod demo;
+/// Callers that ask before they send a body.
+mod expect;
+/// Where requests begin and end, and what is refused for it.
+mod framing;
 /// What changes in a message head, and what does not.
 mod heads;
 /// Callers that send nothing, too little or too much.
@@ -31,5 +37,15 @@ mod reload;
 mod retry;
 /// How each kind of unfinished work ends at a stop.
 mod stop;
+/// Bodies that are longer than any buffer.
+mod streaming;
 /// The daemon, the upstream and the callers of the tests.
 mod support;
+/// What request targets mean, and how they are passed on.
+mod targets;
+/// Answers that break off, and how each caller can tell.
+mod truncation;
+/// Changes to another protocol: WebSocket and others.
+mod upgrades;
+/// Every mix of HTTP/1.1 and HTTP/2 between a caller and an upstream.
+mod versions;

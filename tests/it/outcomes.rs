@@ -121,7 +121,9 @@ fn deaf_port() -> (TcpSocket, SocketAddr) {
 #[tokio::test]
 async fn an_upstream_that_nobody_listens_for_is_a_bad_gateway_and_costs_no_turn() {
     let (_socket, address) = deaf_port();
-    let toml = format!("[upstream.api]\nurl = \"http://{address}\"\nlimits = [\"2/h\"]");
+    let toml = format!(
+        "[upstream.api]\nurl = \"http://{address}\"\nlimits = [\"2/h\"]\nretry.hold = \"0s\""
+    );
     let proxy = Proxy::start(&toml);
     proxy.get("/").await.assert_refusal(502, "connect_failed");
     proxy.until_first_end("api", "connect_failed").await;
@@ -142,7 +144,7 @@ async fn an_upstream_that_breaks_before_its_head_is_a_bad_gateway() {
     for steps in breaks {
         let named = format!("{steps:?}");
         let upstream = Upstream::start(move |_| steps.clone()).await;
-        let proxy = Proxy::before(&upstream, "limits = [\"2/h\"]");
+        let proxy = Proxy::before(&upstream, "limits = [\"2/h\"]\nretry.attempts = 1");
         println!("{named}");
         proxy.get("/").await.assert_refusal(502, "upstream_failed");
         proxy.until_first_end("api", "upstream_failed").await;
@@ -157,7 +159,7 @@ async fn an_upstream_that_breaks_before_its_head_is_a_bad_gateway() {
 #[tokio::test]
 async fn an_upstream_that_does_not_answer_in_time_is_given_up() {
     let upstream = Upstream::holding().await;
-    let settings = "limits = [\"2/h\"]\ntimeouts.response = \"100ms\"";
+    let settings = "limits = [\"2/h\"]\ntimeouts.response = \"100ms\"\nretry.attempts = 1";
     let proxy = Proxy::before(&upstream, settings);
     proxy.get("/").await.assert_refusal(504, "upstream_timeout");
     proxy.until_first_end("api", "upstream_timeout").await;

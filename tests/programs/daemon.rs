@@ -50,7 +50,16 @@ impl Daemon {
         (daemon, format!("http://{address}"))
     }
 
-    /// The same, on `listen`.
+    /// The same, with these settings for the upstream `api`; and the address.
+    pub(crate) async fn before(api: &str) -> (Self, String) {
+        let directory = tempfile::tempdir().unwrap();
+        let address = own_address().to_string();
+        let daemon = Self::launch(program::command(BINARY), directory, &address, api);
+        daemon.ready().await;
+        (daemon, address)
+    }
+
+    /// The same as [`Daemon::start`], on `listen`.
     pub(crate) async fn start_on(listen: &str, upstream: &Upstream) -> Self {
         let daemon = Self::spawn(program::command(BINARY), listen, upstream);
         daemon.ready().await;
@@ -59,10 +68,22 @@ impl Daemon {
 
     /// Runs `command` with the arguments of a daemon appended. It need not be
     /// ready yet.
-    pub(crate) fn spawn(mut command: Command, listen: &str, upstream: &Upstream) -> Self {
+    pub(crate) fn spawn(command: Command, listen: &str, upstream: &Upstream) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path();
+        upstream.write_authority(&directory.path().join("ca.pem"));
         let (port, limit) = (upstream.address.port(), upstream.limit);
+        let api = format!(
+            "url = \"https://127.0.0.1:{port}\"\n\
+             limits = [\"{limit}\"]\n\
+             [upstream.api.tls]\n\
+             ca = \"ca.pem\"\n"
+        );
+        Self::launch(command, directory, listen, &api)
+    }
+
+    /// Runs `command` in `directory`, with the settings `api` for the upstream.
+    fn launch(mut command: Command, directory: TempDir, listen: &str, api: &str) -> Self {
+        let path = directory.path();
         let settings = format!(
             "listen = \"{listen}\"\n\
              admin = \"unix:{admin}\"\n\
@@ -71,14 +92,10 @@ impl Daemon {
              requests = true\n\
              filter = \"info,pacegate=debug\"\n\
              [upstream.api]\n\
-             url = \"https://127.0.0.1:{port}\"\n\
-             limits = [\"{limit}\"]\n\
-             [upstream.api.tls]\n\
-             ca = \"ca.pem\"\n",
+             {api}",
             admin = path.join("admin.sock").display(),
         );
         fs::write(path.join("proxy.toml"), settings).unwrap();
-        upstream.write_authority(&path.join("ca.pem"));
         command
             .args(["run", "--config"])
             .arg(path.join("proxy.toml"))

@@ -22,6 +22,8 @@ mod daemon;
 mod http2;
 /// Other people's programs, each with a bound on its time.
 mod program;
+/// WebSocket and gRPC.
+mod protocols;
 /// The main job: each program at each limit, all answered and none too early.
 mod rates;
 /// An HTTPS API with its own authority and a limit.

@@ -16,12 +16,14 @@ use crate::config::file::{self, Bound, Bytes, Count, Named, Pause, Percent, Writ
 use crate::config::report::Report;
 use crate::config::size;
 use crate::config::{
-    Connection, Cooldown, Guard, Queue, Retry, Route, Timeouts, Upstream, WhenFull,
+    Connection, Cooldown, Forwarded, Guard, Http2, Queue, Retry, Route, Timeouts, Upstream,
+    WhenFull,
 };
 
 const BUFFER_BODY: u64 = 64 * KIB;
 const MAX_BYTES: u64 = 64 * MIB;
 const MAX_REQUESTS: usize = 10_000;
+const MAX_IN_FLIGHT: usize = 1024;
 const ATTEMPTS: NonZeroU32 = NonZeroU32::MIN.saturating_add(2);
 const RETRY_ATTEMPTS: NonZeroU32 = NonZeroU32::MIN.saturating_add(4);
 
@@ -99,7 +101,14 @@ fn one(
     let known = !limits_are_lost(scope, report) && limits.len() == table.limits.len();
     let costs = cost::all(&table.costs, known.then_some(&limits), report);
     let cooldown = cooldown(&table.cooldown, report);
+    let max_upgrades = upgrades(table, report);
     let queue = queue(scope, report);
+    let variants = [
+        ("strip", Forwarded::Strip),
+        ("keep", Forwarded::Keep),
+        ("set", Forwarded::Set),
+    ];
+    let forwarded = choice(table.forwarded.as_ref(), &variants, report);
     let tls = tls::check(&table.tls, path, places, report);
     let headers = header::all(&table.headers, places, report);
     Some(Upstream {
@@ -113,12 +122,16 @@ fn one(
         max_waiting_per_key: max_waiting(table),
         cooldown: cooldown?,
         retry: retry(&table.retry),
-        max_in_flight: count(table.max_in_flight, 1024),
+        max_in_flight: count(table.max_in_flight, MAX_IN_FLIGHT),
+        max_upgrades,
         buffer_body: in_memory(bytes(&table.buffer_body, BUFFER_BODY)),
         max_body: table
             .max_body
             .map_or(128 * MIB, |Written(Bytes(bytes))| bytes),
         server_timing: table.server_timing.unwrap_or(true),
+        keep_host: table.keep_host.unwrap_or(false),
+        via: table.via.unwrap_or(true),
+        forwarded: forwarded?,
         queue: queue?,
         timeouts: timeouts(&table.timeouts),
         connection: connection(&table.connection),
@@ -160,6 +173,21 @@ fn retry(written: &file::Retry) -> Retry {
             .hold
             .map_or(seconds(30), |Written(Pause(hold))| hold),
     }
+}
+
+/// `max_upgrades`, which leaves calls to other requests.
+fn upgrades(table: &file::Upstream, report: &mut Report<'_>) -> usize {
+    let calls = count(table.max_in_flight, MAX_IN_FLIGHT).get();
+    let Some(written) = &table.max_upgrades else {
+        return calls / 2;
+    };
+    let upgrades = count(Some(*written.get_ref()), 0).get();
+    if upgrades >= calls {
+        let fault = format!("`{upgrades}` is not below `max_in_flight`, which is {calls}");
+        let hint = "tunnels must leave calls to other requests";
+        report.add(written.span(), Fault::new(fault).hint(hint));
+    }
+    upgrades
 }
 
 /// `None` only when something was reported.
@@ -214,6 +242,7 @@ fn timeouts(written: &file::Timeouts) -> Timeouts {
         tls: time(written.tls, seconds(10)),
         response: time(written.response, seconds(60)),
         stall: time(written.stall, seconds(60)),
+        tunnel_idle: time(written.tunnel_idle, seconds(300)),
         total: written.total.and_then(|Written(Bound(bound))| bound),
     }
 }
@@ -223,6 +252,6 @@ fn connection(written: &file::Connection) -> Connection {
         attempts: written.attempts.map_or(ATTEMPTS, |Count(count)| count),
         idle_timeout: time(written.idle_timeout, seconds(15)),
         max_age: time(written.max_age, seconds(600)),
-        http2: written.http2.unwrap_or(true),
+        http2: written.http2.unwrap_or(Http2::Offered),
     }
 }

@@ -13,7 +13,7 @@ use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
 use crate::config::fault::{Fault, quote};
 use crate::config::rate::{self, Rate};
-use crate::config::{Guard, duration, size};
+use crate::config::{Guard, Http2, duration, size};
 
 /// How one kind of value is written.
 pub(in crate::config) trait Form: Sized {
@@ -201,6 +201,36 @@ impl<T: Form> Visitor<'_> for FormVisitor<T> {
 
     fn visit_f64<E: Error>(self, number: f64) -> Result<Self::Value, E> {
         Err(E::custom(bare::<T>(number)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Http2 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Http2Visitor)
+    }
+}
+
+struct Http2Visitor;
+
+impl Visitor<'_> for Http2Visitor {
+    type Value = Http2;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("`true`, `false` or `\"prior-knowledge\"`")
+    }
+
+    fn visit_bool<E: Error>(self, offered: bool) -> Result<Http2, E> {
+        Ok(if offered { Http2::Offered } else { Http2::Off })
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Http2, E> {
+        match text {
+            "prior-knowledge" => Ok(Http2::PriorKnowledge),
+            _ => Err(E::custom(Fault::new(format!(
+                "{} is not known, expected `true`, `false` or `prior-knowledge`",
+                quote(text)
+            )))),
+        }
     }
 }
 

@@ -5,6 +5,8 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
+const SECOND: Duration = Duration::from_secs(1);
+
 /// Sends these in order; each is taken in hand before the next.
 async fn send_in_order(rig: &Rig, paths: &[String]) -> Vec<JoinHandle<(StatusCode, Duration)>> {
     let mut callers = Vec::new();
@@ -93,6 +95,30 @@ async fn a_key_cannot_keep_another_out_of_the_queue() {
         .filter(|path| path.starts_with("/a"))
         .collect();
     assert!(in_order.is_sorted(), "{in_order:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_its_key_is_not_ahead_of_others() {
+    let settings = r#"limits = [{ rate = "1/s", burst = 1 }, { rate = "1/h", burst = 1, per = "segment:1" }]
+        queue.max_wait = "2h""#;
+    let rig = Rig::new(settings, PROMPT);
+    let mut waiting = Vec::new();
+    for key in 0..30 {
+        rig.send(&format!("/{key}/first")).await.unwrap();
+        waiting.push(rig.send(&format!("/{key}/second")));
+        rig.settle().await;
+    }
+    assert_eq!(rig.shared.waiting(), 30);
+    let charge = |key| Charge {
+        keys: Some([key].into()),
+        ..Charge::ONE
+    };
+    assert!(rig.shared.wait(&charge(7)) < 3 * SECOND);
+    let before = rig.start.elapsed();
+    let (status, at) = rig.send("/new").await.unwrap();
+    assert_eq!(status, 200);
+    assert!(at - before < 2 * SECOND, "{before:?} {at:?}");
+    waiting.iter().for_each(JoinHandle::abort);
 }
 
 #[tokio::test(start_paused = true)]

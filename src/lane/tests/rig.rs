@@ -85,7 +85,12 @@ impl Rig {
         let (start, seen) = (Instant::now(), Seen::default());
         tokio::spawn(serve(accepted, upstream, start, Arc::clone(&seen)));
         Self {
-            proxy: Arc::new(Proxy::new(vec![lane], Arc::new(Cells::default()), false)),
+            proxy: Arc::new(Proxy::new(
+                vec![lane],
+                Arc::new(Cells::default()),
+                false,
+                100,
+            )),
             shared,
             start,
             seen,

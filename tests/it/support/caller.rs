@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::message::{self, Body, Fields, Framing, Reader};
@@ -42,6 +42,12 @@ impl Caller {
         let sent = self.0.stream.write_all(bytes.as_ref());
         // That it closes is what the test is about.
         let _ = soon("bytes to be taken", sent).await;
+    }
+
+    /// Ends the half that is written.
+    pub(crate) async fn finish(&mut self) {
+        let ended = self.0.stream.shutdown();
+        soon("the end to be taken", ended).await.unwrap();
     }
 
     /// The next response, which must be whole.
@@ -86,6 +92,20 @@ impl Caller {
         })
         .await;
         std::mem::take(&mut self.0.unread)
+    }
+
+    /// Waits until the other side ends the connection; whether by a reset.
+    pub(crate) async fn is_reset(&mut self) -> bool {
+        let ended = async {
+            loop {
+                match self.0.stream.read_buf(&mut self.0.unread).await {
+                    Ok(0) => return false,
+                    Ok(_) => {}
+                    Err(_) => return true,
+                }
+            }
+        };
+        soon("the end of the connection", ended).await
     }
 
     async fn read(&mut self, method: &str) -> Response {
@@ -141,6 +161,15 @@ impl Response {
             .map(|seconds| seconds.parse().unwrap())
     }
 
+    /// The error type in `Proxy-Status`.
+    pub(crate) fn proxy_error(&self) -> &str {
+        let status = self.fields.get("proxy-status").unwrap_or_default();
+        let error = status
+            .split("; ")
+            .find_map(|one| one.strip_prefix("error="));
+        error.unwrap_or_else(|| panic!("no error: {self:?}"))
+    }
+
     /// Fails unless this is pacegate's own answer to a request that ended as
     /// `outcome`.
     #[track_caller]
@@ -161,7 +190,13 @@ impl Response {
             "{text}"
         );
         assert!(text.contains(&format!("\"status\":{status}")), "{text}");
-        let come_back = ["queue_full", "wait_too_long", "expired", "draining"];
+        let come_back = [
+            "queue_full",
+            "upgrades_full",
+            "wait_too_long",
+            "expired",
+            "draining",
+        ];
         let retry_after = self.retry_after();
         assert_eq!(
             retry_after.is_some(),

@@ -22,6 +22,8 @@ pub(crate) enum Step {
     Hold,
     /// Waits a while.
     Pause(Duration),
+    /// Sends back what comes, until the other side has ended its half.
+    Echo,
     /// Closes the connection.
     Close,
     /// Resets the connection.
@@ -37,6 +39,8 @@ pub(crate) struct Seen {
     pub(crate) nth: usize,
     /// When its head was whole.
     pub(crate) at: Instant,
+    /// The head as it came.
+    pub(crate) head: String,
     pub(crate) method: String,
     pub(crate) target: String,
     pub(crate) fields: Fields,
@@ -250,6 +254,7 @@ impl Host {
             connection,
             nth,
             at,
+            head: String::from_utf8_lossy(&head).into_owned(),
             method: parsed.method.unwrap().to_owned(),
             target: parsed.path.unwrap().to_owned(),
             fields: Fields::new(parsed.headers),
@@ -311,6 +316,10 @@ impl Host {
                     answer();
                     reader.stream.write_all(&bytes).await.is_ok()
                 }
+                Step::Echo => {
+                    answer();
+                    echo(reader).await.is_ok()
+                }
                 Step::Close => false,
                 Step::Reset => {
                     reader.stream.set_zero_linger().unwrap();
@@ -323,5 +332,15 @@ impl Host {
             }
         }
         true
+    }
+}
+
+async fn echo(reader: &mut Reader) -> std::io::Result<()> {
+    loop {
+        let bytes = std::mem::take(&mut reader.unread);
+        reader.stream.write_all(&bytes).await?;
+        if !reader.fill().await {
+            return Ok(());
+        }
     }
 }

@@ -1,0 +1,176 @@
+//! What one caller's connection is doing, for those who are not its task: its
+//! stream, its service, and whoever needs room for another connection.
+//!
+//! A connection is idle while none of its requests is under way. `Connections`
+//! has the [`Activity`] of each, so that the one that has been idle for longest
+//! can be closed when there is no room (`server::connections`).
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::outcome::Fault;
+
+/// Not idle.
+const BUSY: u64 = u64::MAX;
+
+/// One connection's doings.
+#[derive(Debug)]
+pub(super) struct Activity {
+    /// `idle_since` is counted from here.
+    opened: Instant,
+    /// Requests of which the head has come.
+    begun: AtomicU64,
+    /// Of those, the ones that have been answered or given up.
+    ended: AtomicU64,
+    /// Nanoseconds after `opened`, or [`BUSY`].
+    idle_since: AtomicU64,
+    /// Whether the last response was `101`.
+    upgraded: AtomicBool,
+    /// The number of the request that is refused as it stands, counted from 0,
+    /// and why.
+    refusal: OnceLock<(u64, Fault)>,
+    unwanted: AtomicBool,
+    bell: Notify,
+}
+
+/// A request that is under way, as long as this lives.
+#[derive(Debug)]
+pub(super) struct Underway(Arc<Activity>);
+
+/// A response body whose request is under way until it is dropped.
+#[derive(Debug)]
+pub(super) struct Answering<B> {
+    body: B,
+    _underway: Underway,
+}
+
+impl Activity {
+    pub(super) fn new() -> Self {
+        Self {
+            opened: Instant::now(),
+            begun: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            idle_since: AtomicU64::new(0),
+            upgraded: AtomicBool::new(false),
+            refusal: OnceLock::new(),
+            unwanted: AtomicBool::new(false),
+            bell: Notify::new(),
+        }
+    }
+
+    /// A request begins: its number, and what keeps it under way.
+    pub(super) fn begin(self: &Arc<Self>) -> (u64, Underway) {
+        let number = self.begun.fetch_add(1, Ordering::Relaxed);
+        self.idle_since.store(BUSY, Ordering::Relaxed);
+        (number, Underway(Arc::clone(self)))
+    }
+
+    /// A head has begun to come: it has a time of its own.
+    pub(super) fn stir(&self) {
+        self.idle_since.store(BUSY, Ordering::Relaxed);
+    }
+
+    /// Requests that were answered or given up.
+    pub(super) fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Since when it has been idle, if it is.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        match self.idle_since.load(Ordering::Relaxed) {
+            BUSY => None,
+            nanos => Some(self.opened + std::time::Duration::from_nanos(nanos)),
+        }
+    }
+
+    /// Request `number` is refused as it stands.
+    pub(super) fn refuse(&self, number: u64, fault: Fault) {
+        // The first fault is what counts; there is no second.
+        let _ = self.refusal.set((number, fault));
+    }
+
+    /// Why request `number` is refused as it stands, if it is.
+    pub(super) fn refusal(&self, number: u64) -> Option<Fault> {
+        let (refused, fault) = self.refusal.get()?;
+        (*refused == number).then_some(*fault)
+    }
+
+    /// The last response was `101`.
+    pub(super) fn upgrade(&self) {
+        self.upgraded.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_upgraded(&self) -> bool {
+        self.upgraded.load(Ordering::Relaxed)
+    }
+
+    /// Its place is needed: it closes as soon as it is idle.
+    pub(super) fn dismiss(&self) {
+        self.unwanted.store(true, Ordering::Relaxed);
+        self.bell.notify_one();
+    }
+
+    pub(super) fn is_unwanted(&self) -> bool {
+        self.unwanted.load(Ordering::Relaxed)
+    }
+
+    /// Returns when its place is needed.
+    pub(super) async fn dismissed(&self) {
+        while !self.is_unwanted() {
+            self.bell.notified().await;
+        }
+    }
+}
+
+impl Underway {
+    /// The request is under way until `body` is dropped.
+    pub(super) fn until<B>(self, body: B) -> Answering<B> {
+        Answering {
+            body,
+            _underway: self,
+        }
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        let activity = &*self.0;
+        let ended = activity.ended.fetch_add(1, Ordering::Relaxed) + 1;
+        // All of a connection's requests begin and end in its own task.
+        if ended == activity.begun.load(Ordering::Relaxed) {
+            let idle = Instant::now() - activity.opened;
+            let nanos = u64::try_from(idle.as_nanos()).unwrap_or(BUSY - 1);
+            activity.idle_since.store(nanos, Ordering::Relaxed);
+        }
+    }
+}
+
+impl<B> Body for Answering<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,427 @@
+//! A caller's stream, as hyper sees it.
+//!
+//! What is read goes through the framing reader first. Bytes that are in order
+//! pass without being copied; a head that is not whole is held back here until
+//! it is, within its time and its bound. A request that is refused is replaced by
+//! a harmless one, which the service answers by the fault noted in `activity`;
+//! so the refusal is one of our own answers, counted, and comes after those of
+//! earlier requests. A body that turns out to be malformed ends in an error.
+//!
+//! What is written fails when the caller takes nothing of it for too long. When
+//! the connection is closed while the caller still sends, what it sends is thrown
+//! away for a while: a reset would overtake the answer.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+use super::activity::Activity;
+use super::ending::{Ending, Reset};
+use super::framing::{Bounds, Framing, Rest};
+use super::sniff::Sniffed;
+use crate::config;
+use crate::http::body::Stall;
+use crate::outcome::Fault;
+
+/// What stands for a request that is refused: nothing of it is the caller's but
+/// whether the answer has a body.
+const REFUSED: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
+const REFUSED_HEAD: &[u8] = b"HEAD / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
+
+/// Read at a time of what is held back or thrown away.
+const PIECE: usize = 4 << 10;
+
+/// Most bytes that are thrown away while a request is answered.
+const MOST_WASTE: usize = 64 << 10;
+
+/// Longest time that a closed connection still takes what the caller sends, and
+/// longest time of that without a byte.
+const LINGER: Duration = Duration::from_secs(10);
+const LINGER_PAUSE: Duration = Duration::from_secs(2);
+
+/// Most bytes of that.
+const MOST_LINGER: u64 = 32 << 20;
+
+/// A caller's stream.
+#[derive(Debug)]
+pub(super) struct Stream<T: Reset> {
+    stream: T,
+    framing: Framing,
+    activity: Arc<Activity>,
+    ending: Arc<Ending>,
+    /// Bytes that were read before the stream was made.
+    sniffed: Vec<u8>,
+    /// Bytes that were read since and have not passed.
+    held: Vec<u8>,
+    /// So many at the start of those may pass.
+    passing: usize,
+    /// Why nothing more passes.
+    stop: Option<Stop>,
+    header_timeout: Duration,
+    /// When the head must be whole that is held back.
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// Bytes thrown away.
+    waste: usize,
+    /// The task that waits for the answer to an upgrade.
+    waker: Option<Waker>,
+    stall: Stall,
+    linger: Option<Linger>,
+}
+
+/// Where its end alone would make half a response look whole, the stream ends
+/// with a reset.
+impl<T: Reset> Drop for Stream<T> {
+    fn drop(&mut self) {
+        if self.ending.would_deceive() {
+            self.stream.reset();
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Stop {
+    /// A request was refused; its stand-in has passed.
+    Refused,
+    /// A body is malformed.
+    Broken(Fault),
+    /// The caller has sent all there is.
+    End,
+}
+
+#[derive(Debug)]
+struct Linger {
+    end: Pin<Box<Sleep>>,
+    pause: Stall,
+    bytes: u64,
+}
+
+impl<T: Reset> Stream<T> {
+    /// The rest of a `stream` of which some bytes were `sniffed`. What speaks
+    /// HTTP/2 is not read here.
+    pub(super) fn new(
+        stream: T,
+        sniffed: Sniffed,
+        settings: &config::Client,
+        activity: &Arc<Activity>,
+        ending: &Arc<Ending>,
+    ) -> Self {
+        let bounds = Bounds {
+            bytes: settings.max_header_bytes,
+            fields: settings.max_headers,
+        };
+        Self {
+            stream,
+            framing: match sniffed.is_http2() {
+                true => Framing::raw(),
+                false => Framing::new(bounds),
+            },
+            activity: Arc::clone(activity),
+            ending: Arc::clone(ending),
+            sniffed: sniffed.read().to_vec(),
+            held: Vec::new(),
+            passing: 0,
+            stop: None,
+            header_timeout: settings.header_timeout,
+            deadline: None,
+            waste: 0,
+            waker: None,
+            stall: Stall::new(settings.stall_timeout),
+            linger: None,
+        }
+    }
+
+    /// Whether nothing is read here.
+    pub(super) fn is_raw(&self) -> bool {
+        self.framing.is_raw()
+    }
+
+    fn watch<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
+        if let Some(waker) = self.waker.take() {
+            // Something is answered: perhaps the upgrade.
+            waker.wake();
+        }
+        if written.is_ready() {
+            self.stall.moved();
+            return written;
+        }
+        ready!(self.stall.poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Shows the framing reader what is held.
+    fn scan_held(&mut self) {
+        let scan = self.framing.scan(&self.held);
+        self.passing = scan.pass;
+        self.obey(scan.rest);
+    }
+
+    /// Does with the bytes held after those that pass what was said.
+    fn obey(&mut self, rest: Rest) {
+        if rest != Rest::More {
+            self.deadline = None;
+        }
+        match rest {
+            Rest::More => self.mark_head(),
+            Rest::Keep => {}
+            Rest::Waste => self.waste_held(),
+            Rest::Refused(fault) => self.refuse(fault),
+            Rest::Broken(fault) => {
+                self.held.truncate(self.passing);
+                self.stop = Some(Stop::Broken(fault));
+            }
+        }
+    }
+
+    /// Gives a head that has begun its time.
+    fn mark_head(&mut self) {
+        if self.passing > 0 {
+            // The one before it is whole.
+            self.deadline = None;
+        }
+        if self.passing == self.held.len() {
+            return;
+        }
+        if self.framing.has_begun() {
+            self.activity.stir();
+        }
+        let timeout = self.header_timeout;
+        self.deadline
+            .get_or_insert_with(|| Box::pin(sleep(timeout)));
+    }
+
+    /// Puts the stand-in in the place of the head that is refused.
+    fn refuse(&mut self, fault: Fault) {
+        self.activity.refuse(self.framing.heads(), fault);
+        self.held.truncate(self.passing);
+        let stand_in = match self.framing.head_only() {
+            true => REFUSED_HEAD,
+            false => REFUSED,
+        };
+        self.held.extend_from_slice(stand_in);
+        self.passing = self.held.len();
+        self.stop = Some(Stop::Refused);
+    }
+
+    fn waste_held(&mut self) {
+        self.waste += self.held.len() - self.passing;
+        self.held.truncate(self.passing);
+    }
+
+    /// Hands out what may pass of what is held.
+    fn pass(&mut self, into: &mut ReadBuf<'_>) {
+        let length = self.passing.min(into.remaining());
+        into.put_slice(&self.held[..length]);
+        self.passing -= length;
+        if length == self.held.len() {
+            // A connection that rests keeps no memory.
+            self.held = Vec::new();
+        } else {
+            self.held.drain(..length);
+        }
+    }
+
+    /// The answer to an upgrade is known: goes on with what was kept.
+    fn settle_upgrade(&mut self) {
+        let answered = self.activity.is_upgraded() || self.activity.ended() == self.framing.heads();
+        if self.framing.asks_to_upgrade() && answered {
+            self.framing.answer_upgrade(self.activity.is_upgraded());
+            self.scan_held();
+        }
+    }
+
+    /// Whether nothing more is to be read for now.
+    fn is_full(&self) -> bool {
+        let kept = self.framing.asks_to_upgrade() && self.held.len() >= PIECE;
+        kept || self.waste >= MOST_WASTE
+    }
+}
+
+impl<T: AsyncRead + Reset + Unpin> Stream<T> {
+    /// Reads into the caller's own buffer and lets pass what is in order; the
+    /// rest is held.
+    fn read_through(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let start = into.filled().len();
+        let sniffed = self.sniffed.len().min(into.remaining());
+        into.put_slice(&self.sniffed[..sniffed]);
+        self.sniffed.drain(..sniffed);
+        if self.sniffed.is_empty() {
+            // What else has come goes along.
+            match Pin::new(&mut self.stream).poll_read(cx, into) {
+                Poll::Pending if sniffed > 0 => {}
+                read => ready!(read)?,
+            }
+        }
+        let read = &into.filled()[start..];
+        if read.is_empty() {
+            self.stop = Some(Stop::End);
+            return Poll::Ready(Ok(()));
+        }
+        let scan = self.framing.scan(read);
+        if scan.pass < read.len() || scan.rest != Rest::More {
+            self.held.extend_from_slice(&read[scan.pass..]);
+            into.set_filled(start + scan.pass);
+            self.obey(scan.rest);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads more of what is held back.
+    fn read_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let length = self.held.len();
+        self.held.resize(length + PIECE, 0);
+        let mut into = ReadBuf::new(&mut self.held[length..]);
+        let read = Pin::new(&mut self.stream).poll_read(cx, &mut into);
+        let filled = into.filled().len();
+        self.held.truncate(length + filled);
+        ready!(read)?;
+        match filled {
+            0 => self.stop = Some(Stop::End),
+            _ => self.scan_held(),
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether the time is over of the head that is held back; if so it is
+    /// refused, or the connection ends if it has only empty lines to show.
+    fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(deadline) = &mut self.deadline else {
+            return false;
+        };
+        if deadline.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        match self.framing.has_begun() {
+            true => self.refuse(Fault::HeadTimeout),
+            false => self.stop = Some(Stop::End),
+        }
+        self.framing.end();
+        true
+    }
+
+    /// Throws away what the caller still sends. Where it has sent a whole request
+    /// and is not `expected` to send more, only what is there already.
+    fn poll_linger(&mut self, cx: &mut Context<'_>, expected: bool) -> Poll<()> {
+        let linger = self.linger.get_or_insert_with(|| Linger {
+            end: Box::pin(sleep(LINGER)),
+            pause: Stall::new(LINGER_PAUSE),
+            bytes: 0,
+        });
+        let mut room = [0; PIECE];
+        while linger.bytes < MOST_LINGER {
+            let mut into = ReadBuf::new(&mut room);
+            let read = Pin::new(&mut self.stream).poll_read(cx, &mut into);
+            if read.is_pending() {
+                if expected || linger.bytes > 0 {
+                    ready!(linger.pause.poll(cx));
+                }
+                return Poll::Ready(());
+            }
+            let length = into.filled().len();
+            if length == 0 || linger.end.as_mut().poll(cx).is_ready() {
+                break;
+            }
+            linger.pause.moved();
+            linger.bytes += length as u64;
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<T: AsyncRead + Reset + Unpin> AsyncRead for Stream<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let start = into.filled().len();
+        loop {
+            this.settle_upgrade();
+            if this.passing > 0 {
+                this.pass(into);
+            }
+            if into.filled().len() > start {
+                return Poll::Ready(Ok(()));
+            }
+            match this.stop {
+                // What is answered does not wait for what the caller does.
+                Some(Stop::Refused) => return Poll::Pending,
+                Some(Stop::Broken(fault)) => {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)));
+                }
+                Some(Stop::End) => return Poll::Ready(Ok(())),
+                None => {}
+            }
+            if this.framing.asks_to_upgrade() {
+                this.waker = Some(cx.waker().clone());
+            }
+            if this.is_full() {
+                return Poll::Pending;
+            }
+            let read = match this.held.is_empty() {
+                true => this.read_through(cx, into),
+                false => this.read_more(cx),
+            };
+            match read {
+                Poll::Ready(read) => read?,
+                Poll::Pending if this.is_late(cx) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Reset + Unpin> AsyncWrite for Stream<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, from);
+        self.watch(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, from);
+        self.watch(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        this.ending.is_clean();
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        }
+        let ended = matches!(this.stop, Some(Stop::End));
+        if !ended && !this.framing.is_raw() {
+            let expected = !this.framing.is_whole() || !this.held.is_empty() || this.waste > 0;
+            ready!(this.poll_linger(cx, expected));
+        }
+        Poll::Ready(Ok(()))
+    }
+}

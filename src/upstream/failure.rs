@@ -1,0 +1,147 @@
+//! A request that got no response: how that is told, and what it proves.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::iter::successors;
+
+use ::http::Request;
+
+use super::connect::ConnectError;
+use crate::http::body::{Upload, UploadError};
+use crate::outcome::{Break, Outcome};
+
+/// A request that got no response that can be passed on.
+#[derive(Debug)]
+pub(crate) struct SendError {
+    /// The request, if not a byte of it was written.
+    pub(crate) unsent: Option<Request<Upload>>,
+    cause: Cause,
+}
+
+#[derive(Debug)]
+enum Cause {
+    /// There was no connection of the kind that it needs.
+    Connect(ConnectError),
+    /// The exchange broke.
+    Http {
+        error: hyper::Error,
+        /// Whether the upstream had begun to answer.
+        heard: bool,
+        /// Whether not a byte of the request was written.
+        unsaid: bool,
+    },
+    /// The response cannot be passed on.
+    Response(Break),
+}
+
+impl SendError {
+    pub(crate) fn unconnected(request: Request<Upload>, error: ConnectError) -> Self {
+        Self {
+            unsent: Some(request),
+            cause: Cause::Connect(error),
+        }
+    }
+
+    pub(super) fn broken(
+        unsent: Option<Request<Upload>>,
+        error: hyper::Error,
+        heard: bool,
+        unsaid: bool,
+    ) -> Self {
+        let cause = Cause::Http {
+            error,
+            heard,
+            unsaid,
+        };
+        Self { unsent, cause }
+    }
+
+    pub(super) fn refused(broken: Break) -> Self {
+        Self {
+            unsent: None,
+            cause: Cause::Response(broken),
+        }
+    }
+
+    /// Whether it is proved that the upstream has taken nothing, so that any
+    /// request may be sent again: not a byte was written, or the upstream says
+    /// so (RFC 9113, section 8.7).
+    pub(crate) fn took_nothing(&self) -> bool {
+        match &self.cause {
+            Cause::Connect(_) => true,
+            Cause::Response(_) => false,
+            Cause::Http { error, unsaid, .. } => {
+                let refused = |error: &h2::Error| {
+                    // Of a GOAWAY only those streams hear that it left out.
+                    let reset =
+                        error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+                    error.is_remote() && (reset || error.is_go_away())
+                };
+                *unsaid || find(error).is_some_and(refused)
+            }
+        }
+    }
+
+    /// Whether the upstream closed the connection without a word.
+    pub(crate) fn is_closed(&self) -> bool {
+        let Cause::Http { error, heard, .. } = &self.cause else {
+            return false;
+        };
+        let http2 = find::<h2::Error>(error).and_then(h2::Error::get_io);
+        let cause = find::<io::Error>(error).or(http2);
+        let closed = error.is_incomplete_message()
+            || error.is_canceled()
+            || error.is_closed()
+            || cause.is_some_and(|cause| {
+                use io::ErrorKind::{
+                    BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof,
+                };
+                matches!(
+                    cause.kind(),
+                    BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
+                )
+            });
+        closed && !heard
+    }
+
+    /// How the request ends.
+    pub(crate) fn outcome(&self) -> Outcome {
+        let (error, heard) = match &self.cause {
+            Cause::Connect(_) => return Outcome::ConnectFailed,
+            Cause::Response(broken) => return Outcome::UpstreamFailed(*broken),
+            Cause::Http { error, heard, .. } => (error, *heard),
+        };
+        match find(error) {
+            Some(UploadError::TooLarge) => return Outcome::TooLarge,
+            Some(error @ (UploadError::Broken(_) | UploadError::Stalled)) => {
+                return error.fault().map_or(Outcome::Aborted, Outcome::BadRequest);
+            }
+            None => {}
+        }
+        let reset = find::<h2::Error>(error).is_some_and(h2::Error::is_reset);
+        Outcome::UpstreamFailed(match heard {
+            _ if error.is_parse_too_large() => Break::HeadTooLong,
+            _ if error.is_parse() => Break::Malformed,
+            _ if reset => Break::Reset,
+            true => Break::Incomplete,
+            false => Break::Unanswered,
+        })
+    }
+}
+
+/// The first cause of that type.
+fn find<T: Error + 'static>(error: &hyper::Error) -> Option<&T> {
+    let mut causes = successors(error.source(), |&cause| cause.source());
+    causes.find_map(|cause| cause.downcast_ref())
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.cause {
+            Cause::Connect(error) => error.fmt(f),
+            Cause::Http { error, .. } => error.fmt(f),
+            Cause::Response(_) => f.write_str(self.outcome().text()),
+        }
+    }
+}

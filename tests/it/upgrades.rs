@@ -1,0 +1,216 @@
+//! Changes to another protocol (RFC 9110, section 7.8) and the tunnels that
+//! follow.
+
+use pacegate::daemon::Stopped;
+
+use crate::support::{Caller, Proxy, Step, Upstream, get, ok};
+
+const ASKS: &str = "GET /chat?room=1 HTTP/1.1\r\nHost: caller\r\nConnection: keep-alive, Upgrade\r\n\
+    Upgrade: websocket\r\nSec-WebSocket-Key: a2V5\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+const CHANGES: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\
+    Upgrade: WebSocket\r\nSec-WebSocket-Accept: YWNjZXB0\r\n\r\n";
+
+/// Changes the protocol, sends `first` with the 101, and then what comes.
+async fn echoing(first: &str) -> Upstream {
+    let answer = format!("{CHANGES}{first}").into_bytes();
+    Upstream::start(move |seen| match seen.fields.get("upgrade") {
+        Some(_) => vec![Step::Send(answer.clone()), Step::Echo, Step::Close],
+        None => vec![Step::Send(ok("plain"))],
+    })
+    .await
+}
+
+/// A tunnel through `proxy`.
+async fn tunnel(proxy: &Proxy) -> Caller {
+    let mut caller = proxy.send(ASKS).await;
+    assert_eq!(caller.response().await.status, 101);
+    caller
+}
+
+#[tokio::test]
+async fn bytes_pass_both_ways_after_a_101_also_those_that_came_with_it() {
+    let upstream = echoing("greeting ").await;
+    let proxy = Proxy::before(&upstream, "limits = [\"5/h\"]");
+    let mut caller = proxy.send(ASKS).await;
+    let response = caller.response().await;
+    assert_eq!(response.status, 101);
+    assert_eq!(response.fields.get("upgrade"), Some("WebSocket"));
+    assert!(response.fields.has_token("connection", "upgrade"));
+    assert_eq!(
+        response.fields.get("sec-websocket-accept"),
+        Some("YWNjZXB0")
+    );
+    assert_eq!(response.fields.get("content-length"), None);
+    caller.sees("greeting ").await;
+    let binary: Vec<u8> = (0..=255).collect();
+    for _ in 0..500 {
+        caller.send(&binary).await;
+    }
+    caller.send("the end").await;
+    caller.sees("the end").await;
+    let metrics = proxy.metrics().await;
+    assert_eq!((metrics.in_flight("api"), metrics.available()), (1.0, 4.0));
+
+    // Half-close: the upstream hears the end and still says its last.
+    caller.finish().await;
+    let all = caller.closed().await;
+    assert_eq!(
+        all.len(),
+        "greeting ".len() + 500 * binary.len() + "the end".len()
+    );
+    proxy.until_first_end("api", "completed").await;
+    assert_eq!(proxy.metrics().await.in_flight("api"), 0.0);
+    let seen = upstream.only_request();
+    assert_eq!(seen.target, "/chat?room=1");
+    assert_eq!(seen.fields.get("upgrade"), Some("websocket"));
+    assert_eq!(seen.fields.get("connection"), Some("upgrade"));
+    assert_eq!(seen.fields.get("sec-websocket-key"), Some("a2V5"));
+}
+
+#[tokio::test]
+async fn bytes_that_a_caller_sends_behind_its_request_are_not_lost() {
+    let upstream = echoing("").await;
+    let proxy = Proxy::before(&upstream, "");
+    let mut caller = proxy.send(format!("{ASKS}early")).await;
+    assert_eq!(caller.response().await.status, 101);
+    caller.sees("early").await;
+}
+
+#[tokio::test]
+async fn any_other_answer_is_an_ordinary_one() {
+    let answer = "HTTP/1.1 426 Upgrade Required\r\nUpgrade: foo/2\r\nContent-Length: 4\r\n\r\nnope";
+    let upstream = Upstream::answering(answer).await;
+    let proxy = Proxy::before(&upstream, "");
+    let mut caller = proxy.send(ASKS).await;
+    for _ in 0..2 {
+        let response = caller.response().await;
+        assert_eq!((response.status, response.text()), (426, "nope"));
+        caller.send(ASKS).await;
+    }
+    assert_eq!(caller.response().await.status, 426);
+}
+
+/// RFC 9113, section 3.1: `h2c` is obsolete, and between us and the caller alone.
+#[tokio::test]
+async fn an_upgrade_to_http_2_or_one_that_connection_does_not_name_is_not_passed_on() {
+    let upstream = echoing("").await;
+    let proxy = Proxy::before(&upstream, "");
+    let h2c = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n";
+    for fields in [h2c, "Upgrade: websocket\r\n"] {
+        let request = format!("GET / HTTP/1.1\r\nHost: caller\r\n{fields}\r\n");
+        let response = proxy.send(request).await.response().await;
+        assert_eq!((response.status, response.text()), (200, "plain"));
+    }
+    for seen in upstream.requests() {
+        assert_eq!(seen.fields.get("upgrade"), None);
+        assert_eq!(seen.fields.get("connection"), None);
+        assert_eq!(seen.fields.get("http2-settings"), None);
+    }
+}
+
+#[tokio::test]
+async fn upgrades_leave_calls_to_other_requests() {
+    let upstream = echoing("").await;
+    let proxy = Proxy::before(&upstream, "max_in_flight = 2");
+    let mut first = tunnel(&proxy).await;
+    let refused = proxy.send(ASKS).await.response().await;
+    refused.assert_refusal(503, "upgrades_full");
+    assert_eq!(proxy.get("/").await.text(), "plain");
+
+    first.finish().await;
+    first.closed().await;
+    let freed = |metrics: &crate::support::Metrics| metrics.in_flight("api") == 0.0;
+    proxy.until("the tunnel's end", freed).await;
+    tunnel(&proxy).await;
+    let metrics = proxy.metrics().await;
+    assert_eq!(metrics.ended("api", "upgrades_full"), 1.0);
+}
+
+#[tokio::test]
+async fn without_a_seat_for_upgrades_the_request_goes_on_without_one() {
+    let upstream = echoing("").await;
+    let proxy = Proxy::before(&upstream, "max_in_flight = 1");
+    let response = proxy.send(ASKS).await.response().await;
+    assert_eq!((response.status, response.text()), (200, "plain"));
+    assert_eq!(upstream.only_request().fields.get("upgrade"), None);
+}
+
+#[tokio::test]
+async fn a_tunnel_in_which_nothing_moves_is_closed_on_both_sides() {
+    let upstream = echoing("").await;
+    let proxy = Proxy::before(&upstream, "timeouts.tunnel_idle = \"100ms\"");
+    let mut caller = tunnel(&proxy).await;
+    assert_eq!(caller.closed().await, b"");
+    proxy.until_first_end("api", "aborted").await;
+    upstream.until("its end", |log| log.ended == 1).await;
+}
+
+#[tokio::test]
+async fn a_tunnel_ends_when_either_side_goes() {
+    let upstream = echoing("").await;
+    let proxy = Proxy::before(&upstream, "");
+    drop(tunnel(&proxy).await);
+    upstream
+        .until("the caller's end", |log| log.ended == 1)
+        .await;
+
+    let steps = [Step::Send(CHANGES.into()), Step::Hold, Step::Reset];
+    let upstream = Upstream::start(move |_| steps.to_vec()).await;
+    let proxy = Proxy::before(&upstream, "");
+    let mut caller = tunnel(&proxy).await;
+    upstream.release(1);
+    caller.closed().await;
+    proxy.until_first_end("api", "aborted").await;
+}
+
+/// RFC 9110, section 15.2.2: a server changes to what the client asked for.
+#[tokio::test]
+async fn a_101_that_nobody_asked_for_is_a_bad_gateway() {
+    let other = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\n";
+    let unnamed = "HTTP/1.1 101 Switching Protocols\r\n\r\n";
+    let asked = ASKS.as_bytes().to_vec();
+    for (request, answer) in [
+        (get("/"), CHANGES),
+        (asked.clone(), other),
+        (asked, unnamed),
+    ] {
+        let upstream = Upstream::answering(answer).await;
+        let proxy = Proxy::before(&upstream, "");
+        let response = proxy.send(request).await.response().await;
+        response.assert_refusal(502, "upstream_failed");
+        assert_eq!(response.proxy_error(), "http_upgrade_failed");
+        upstream.until("its end", |log| log.ended == 1).await;
+        assert_eq!(proxy.metrics().await.in_flight("api"), 0.0);
+    }
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_a_tunnel_and_closes_it_when_the_drain_is_over() {
+    let upstream = echoing("").await;
+    let proxy = Proxy::before(&upstream, "[shutdown]\ndrain = \"1h\"");
+    let mut caller = tunnel(&proxy).await;
+    proxy.tell_to_stop().await;
+    proxy.until_draining().await;
+    caller.send("still here").await;
+    caller.sees("still here").await;
+    caller.finish().await;
+    caller.closed().await;
+    let finished = Stopped {
+        finished: 1,
+        cut: 0,
+    };
+    assert_eq!(proxy.stopped().await, finished);
+
+    let upstream = echoing("").await;
+    let proxy = Proxy::before(&upstream, "[shutdown]\ndrain = \"100ms\"");
+    let mut caller = tunnel(&proxy).await;
+    let stopped = proxy.stop().await;
+    assert_eq!(caller.closed().await, b"");
+    upstream.until("its end", |log| log.ended == 1).await;
+    let cut = Stopped {
+        finished: 0,
+        cut: 1,
+    };
+    assert_eq!(stopped, cut);
+}
