@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::runtime;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{self, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -91,6 +91,7 @@ pub struct Stopped {
 struct Parts {
     roster: watch::Receiver<Roster>,
     reloads: Arc<Reloads>,
+    followed: Arc<Semaphore>,
     unrouted: Arc<Cells>,
     connections: Arc<Connections>,
     client: Arc<config::Client>,
@@ -176,7 +177,7 @@ impl Daemon {
             tokio::select! {
                 _ = stop.recv() => break,
                 _ = lost.recv() => return Err(DaemonError::CoreLost),
-                () = reload.wanted() => lanes.reload(&mut reload),
+                () = reload.wanted() => lanes.reload(&mut reload).await,
             }
         }
         let before = parts.tally();
@@ -297,6 +298,7 @@ async fn run_core(
                     Ok(proxy) => server.proxy.store(Arc::new(proxy)),
                     Err(error) => tracing::error!(%error, core = number, "a core cannot follow"),
                 }
+                parts.followed.add_permits(1);
             }
         }
     }
@@ -356,6 +358,7 @@ impl Parts {
         Self {
             roster: lanes.roster(),
             reloads: Arc::clone(lanes.reloads()),
+            followed: Arc::clone(lanes.followed()),
             unrouted: Arc::default(),
             connections: Arc::new(Connections::new(client.max_connections)),
             client: Arc::new(client.clone()),

@@ -52,7 +52,8 @@
 //!
 //! How requests end: `outcome`. When they start: `pacing` (the arithmetic) and
 //! `lane::gate` (the order). What changes in a message: `http`. Connections to
-//! an API: `upstream`. Numbers: `metrics`. Settings: [`config`]. The order of a
+//! an API: `upstream`. What was spent, over restarts: `state`. What a reload
+//! changes: `daemon::reload`. Numbers: `metrics`. Settings: [`config`]. The order of a
 //! stop is written once, in [`daemon`].
 
 pub mod cli;

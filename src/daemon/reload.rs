@@ -7,8 +7,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::timeout;
 
 use super::{DaemonError, dialers};
 use crate::config::{self, Config};
@@ -17,6 +19,9 @@ use crate::metrics::Reloads;
 use crate::state::{Clock, State};
 use crate::systemd;
 use crate::upstream::Dialer;
+
+/// The longest that a reload waits for the cores to follow.
+const FOLLOW: Duration = Duration::from_secs(5);
 
 /// When the settings are read anew, and how.
 pub struct Reload {
@@ -63,6 +68,8 @@ pub(super) struct Lanes {
     state: State,
     roster: watch::Sender<Roster>,
     reloads: Arc<Reloads>,
+    /// A permit from each core that follows the roster.
+    followed: Arc<Semaphore>,
     /// For the lanes: becomes true when the drain time is over.
     cut: watch::Receiver<bool>,
 }
@@ -85,6 +92,7 @@ impl Lanes {
             state,
             roster: watch::Sender::default(),
             reloads: Arc::default(),
+            followed: Arc::new(Semaphore::new(0)),
             cut,
         };
         let upstreams = this.config.upstreams.iter().zip(dialers);
@@ -109,14 +117,23 @@ impl Lanes {
         &self.reloads
     }
 
+    /// Where each core adds a permit when it has followed the roster.
+    pub(super) fn followed(&self) -> &Arc<Semaphore> {
+        &self.followed
+    }
+
     /// Reads the settings, takes them if they can be used, and says what became
     /// of that.
-    pub(super) fn reload(&mut self, how: &mut Reload) {
+    pub(super) async fn reload(&mut self, how: &mut Reload) {
         systemd::reloading();
         let applied =
             (how.read)().and_then(|config| self.apply(config).map_err(|error| say(&error)));
         match applied {
             Ok(()) => {
+                let cores = u32::try_from(self.config.threads.get()).unwrap_or(u32::MAX);
+                if let Ok(Ok(all)) = timeout(FOLLOW, self.followed.acquire_many(cores)).await {
+                    all.forget();
+                }
                 self.reloads.applied();
                 tracing::info!("the settings were reloaded");
             }

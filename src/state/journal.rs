@@ -348,16 +348,8 @@ fn batch(settings: &config::Upstream) -> u32 {
 
 /// A number for each kind of key that stays the same however the limits change.
 fn kinds(settings: &config::Upstream) -> Vec<u64> {
-    let number = |per: &Per| {
-        let name = match per {
-            Per::Header(name) => format!("header:{name}"),
-            Per::Cookie(name) => format!("cookie:{name}"),
-            Per::Address => "address".to_owned(),
-            Per::Segment(number) => format!("segment:{number}"),
-        };
-        // FNV-1a
-        let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        name.bytes().fold(0xcbf2_9ce4_8422_2325, mix)
-    };
+    // FNV-1a
+    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let number = |per: &Per| per.to_string().bytes().fold(0xcbf2_9ce4_8422_2325, mix);
     settings.kinds().into_iter().map(number).collect()
 }

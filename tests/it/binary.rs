@@ -283,3 +283,31 @@ async fn two_programs_cannot_share_a_state() {
     );
     drop(running);
 }
+
+#[tokio::test]
+async fn a_hangup_reloads_the_file() {
+    let upstream = Upstream::answering(ok("ok")).await;
+    let url = upstream.url();
+    let toml = |limit: &str| {
+        format!(
+            "listen = \"{FREE}\"\nadmin = \"{FREE}\"\n[upstream.a]\nurl = \"{url}\"\n\
+             limits = [\"{limit}\"]\nqueue.max_wait = \"2h\"\n"
+        )
+    };
+    let (_folder, file) = settings(&toml("1/h"));
+    let (running, address) = start(&file).await;
+    let mut callers = Vec::new();
+    for _ in 0..2 {
+        let mut caller = Caller::connect(address).await;
+        caller.send(get("/")).await;
+        callers.push(caller);
+    }
+    upstream.until_requests(1).await;
+    fs::write(&file, toml("2/h")).unwrap();
+    signal(&running, "HUP");
+    for mut caller in callers {
+        assert_eq!(caller.response().await.status, 200);
+    }
+    signal(&running, "TERM");
+    assert_eq!(end(running).await.code(), Some(0));
+}

@@ -31,6 +31,8 @@ mod http2;
 mod limits;
 /// Every way a request can end, as its caller sees it.
 mod outcomes;
+/// Other settings while it runs.
+mod reload;
 /// What is sent again after a broken connection, and what never is.
 mod retry;
 /// How each kind of unfinished work ends at a stop.

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use pacegate::config::Config;
-use pacegate::daemon::{Daemon, DaemonError, Stopped};
+use pacegate::daemon::{Daemon, DaemonError, Reload, Stopped};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
@@ -29,6 +30,9 @@ pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
     stop: mpsc::Sender<()>,
+    reload: mpsc::Sender<()>,
+    /// What the next reload reads.
+    settings: Arc<Mutex<String>>,
     ran: oneshot::Receiver<Result<Stopped, DaemonError>>,
 }
 
@@ -44,6 +48,13 @@ impl Proxy {
         let address = daemon.addresses()[0];
         let admin = daemon.admin_address().unwrap();
         let (stop, stopping) = mpsc::channel(2);
+        let (reload, reloading) = mpsc::channel(1);
+        let settings = Arc::<Mutex<String>>::default();
+        let read = Arc::clone(&settings);
+        let daemon = daemon.reloaded_by(Reload::new(reloading, move || {
+            let toml = format!("{BEFORE}{}", read.lock().unwrap());
+            Config::parse("proxy.toml", &toml).map_err(|problems| problems.to_string())
+        }));
         let (ended, ran) = oneshot::channel();
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread();
@@ -55,6 +66,8 @@ impl Proxy {
             address,
             admin,
             stop,
+            reload,
+            settings,
             ran,
         }
     }
@@ -64,6 +77,25 @@ impl Proxy {
     pub(crate) fn before(upstream: &Upstream, toml: &str) -> Self {
         let url = upstream.url();
         Self::start(&format!("[upstream.api]\nurl = \"{url}\"\n{toml}"))
+    }
+
+    /// Reloads these settings; whether they were applied.
+    pub(crate) async fn reload(&self, toml: &str) -> bool {
+        toml.clone_into(&mut self.settings.lock().unwrap());
+        let count = |metrics: &Metrics, result: &str| {
+            metrics.value(&format!(
+                "pacegate_config_reloads_total{{result=\"{result}\"}}"
+            ))
+        };
+        let before = self.metrics().await;
+        let [applied, refused] = ["applied", "refused"].map(|result| count(&before, result));
+        self.reload.send(()).await.unwrap();
+        let after = self
+            .until("a reload", |now| {
+                count(now, "applied") + count(now, "refused") > applied + refused
+            })
+            .await;
+        count(&after, "applied") > applied
     }
 
     /// A new connection.

@@ -1,0 +1,155 @@
+//! Other settings while it runs.
+
+use std::fs;
+
+use crate::support::{Caller, Proxy, Upstream, get, ok};
+
+/// The table of `api`, which goes on with `toml`.
+fn api(upstream: &Upstream, toml: &str) -> String {
+    format!("[upstream.api]\nurl = \"{}\"\n{toml}\n", upstream.url())
+}
+
+#[tokio::test]
+async fn the_queue_and_what_was_spent_outlive_a_reload() {
+    let upstream = Upstream::answering(ok("ok")).await;
+    let proxy = Proxy::before(&upstream, "limits = [\"2/min\"]");
+    for _ in 0..2 {
+        assert_eq!(proxy.get("/").await.status, 200);
+    }
+    let mut third = proxy.send(get("/third")).await;
+    proxy.until_waiting(1).await;
+    let mut fourth = proxy.send(get("/fourth")).await;
+    proxy.until_waiting(2).await;
+    assert!(proxy.reload(&api(&upstream, "limits = [\"3/min\"]")).await);
+    // One more than was spent under the old limit, and in the old order.
+    assert_eq!(third.response().await.status, 200);
+    proxy.until_waiting(1).await;
+    assert_eq!(upstream.targets(), ["/", "/", "/third"]);
+    assert!(proxy.reload(&api(&upstream, "")).await);
+    assert_eq!(fourth.response().await.status, 200);
+    // Their connections go on as well.
+    fourth.send(get("/fifth")).await;
+    assert_eq!(fourth.response().await.status, 200);
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_used_change_nothing() {
+    let upstream = Upstream::answering(ok("ok")).await;
+    let proxy = Proxy::before(&upstream, "");
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    fs::write(&ca, "garbage").unwrap();
+    let other = "[upstream.other]\nurl = \"https://other\"\nmatch.prefix = \"/other\"\n";
+    for bad in [
+        String::new(),
+        api(&upstream, "limits = [\"10/sek\"]"),
+        format!("{}{other}tls.ca = \"{}\"", api(&upstream, ""), ca.display()),
+    ] {
+        assert!(!proxy.reload(&bad).await, "{bad}");
+        assert_eq!(proxy.get("/other").await.status, 200);
+    }
+    assert_eq!(upstream.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn upstreams_come_and_go() {
+    let (first, second) = (Upstream::holding().await, Upstream::holding().await);
+    let one = api(&first, "match.prefix = \"/one\"\nlimits = [\"1/h\"]");
+    let url = second.url();
+    let two = format!("[upstream.two]\nurl = \"{url}\"\nmatch.prefix = \"/two\"\n");
+    let proxy = Proxy::start(&one);
+    proxy.get("/two").await.assert_refusal(404, "no_route");
+    let mut in_flight = proxy.send(get("/one")).await;
+    first.until_requests(1).await;
+    assert!(proxy.reload(&format!("{one}{two}")).await);
+    second.release(1);
+    assert_eq!(proxy.get("/two").await.status, 200);
+    assert!(proxy.reload(&two).await);
+    proxy.get("/one").await.assert_refusal(404, "no_route");
+    // What it has ends; then it is gone.
+    assert_eq!(proxy.metrics().await.in_flight("api"), 1.0);
+    first.release(1);
+    assert_eq!(in_flight.response().await.status, 200);
+    let name = "pacegate_in_flight_requests{upstream=\"api\"}";
+    proxy
+        .until("the lane to be gone", |metrics| !metrics.has(name))
+        .await;
+}
+
+#[tokio::test]
+async fn a_lane_that_comes_back_before_it_is_gone_is_the_same() {
+    let upstream = Upstream::holding().await;
+    let toml = api(&upstream, "match.prefix = \"/a\"\nlimits = [\"1/h\"]");
+    let other = "[upstream.other]\nurl = \"http://other\"\n";
+    let proxy = Proxy::start(&toml);
+    let mut in_flight = proxy.send(get("/a")).await;
+    upstream.until_requests(1).await;
+    assert!(proxy.reload(other).await);
+    assert!(proxy.reload(&toml).await);
+    upstream.release(1);
+    assert_eq!(in_flight.response().await.status, 200);
+    // Its limit is spent.
+    proxy.get("/a").await.assert_refusal(503, "wait_too_long");
+}
+
+#[tokio::test]
+async fn another_url_gets_every_request_from_then_on() {
+    let old = Upstream::answering(ok("old")).await;
+    let new = Upstream::answering(ok("new")).await;
+    let proxy = Proxy::before(&old, "");
+    let mut caller = proxy.caller().await;
+    caller.send(get("/")).await;
+    assert_eq!(caller.response().await.text(), "old");
+    assert!(proxy.reload(&api(&new, "")).await);
+    caller.send(get("/")).await;
+    assert_eq!(caller.response().await.text(), "new");
+    let host = new.only_request();
+    assert_eq!(host.fields.get("host"), Some(new.authority().as_str()));
+    old.until("no connection to be left", |log| log.ended == log.opened)
+        .await;
+}
+
+#[tokio::test]
+async fn secrets_are_read_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    fs::write(&file, "before").unwrap();
+    let upstream = Upstream::answering(ok("ok")).await;
+    let header = format!("headers.x-token = {{ file = \"{}\" }}", file.display());
+    let proxy = Proxy::before(&upstream, &header);
+    proxy.get("/").await;
+    fs::write(&file, "after").unwrap();
+    assert!(proxy.reload(&api(&upstream, &header)).await);
+    proxy.get("/").await;
+    let seen = upstream.requests();
+    let tokens: Vec<_> = seen.iter().map(|seen| seen.fields.get("x-token")).collect();
+    assert_eq!(tokens, [Some("before"), Some("after")]);
+}
+
+#[tokio::test]
+async fn the_bounds_of_queue_and_calls_follow() {
+    let upstream = Upstream::holding().await;
+    let bounds = |waiting: u32, calls: u32| {
+        let queue = format!("queue = {{ max_requests = {waiting}, when_full = \"reject\" }}");
+        api(&upstream, &format!("max_in_flight = {calls}\n{queue}"))
+    };
+    let proxy = Proxy::start(&bounds(1, 1));
+    let mut callers: Vec<Caller> = vec![proxy.send(get("/")).await];
+    upstream.until_requests(1).await;
+    callers.push(proxy.send(get("/")).await);
+    proxy.until_waiting(1).await;
+    proxy.get("/").await.assert_refusal(503, "queue_full");
+    assert!(proxy.reload(&bounds(2, 1)).await);
+    callers.push(proxy.send(get("/")).await);
+    proxy.until_waiting(2).await;
+    proxy.get("/").await.assert_refusal(503, "queue_full");
+    assert!(proxy.reload(&bounds(1, 2)).await);
+    // One of the two that wait is called; its place is not given again.
+    upstream.until_requests(2).await;
+    proxy.until_waiting(1).await;
+    proxy.get("/").await.assert_refusal(503, "queue_full");
+    upstream.release(3);
+    for mut caller in callers {
+        assert_eq!(caller.response().await.status, 200);
+    }
+}
