@@ -43,8 +43,7 @@ fn dictionary(headers: &HeaderMap) -> Option<Budget> {
 
 /// `"burst";r=50;t=30, "day";r=900;t=3600`.
 fn list(headers: &HeaderMap) -> Vec<Budget> {
-    let field = FIELD;
-    let members = members(headers, &field).take(MOST);
+    let members = members(headers, &FIELD).take(MOST);
     members.filter_map(|member| item(member, headers)).collect()
 }
 
@@ -73,7 +72,10 @@ fn policy<'h>(wanted: &str, headers: &'h HeaderMap) -> Option<&'h str> {
 }
 
 /// The members of a field, over all its lines.
-fn members<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
+fn members<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'h str> + use<'h> {
     let lines = headers.get_all(name).into_iter();
     let lines = lines.filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| split(line, b','))

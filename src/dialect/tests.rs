@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{Config, Signal};
+use crate::fuzz::{self, Random};
 
 /// 2026-11-25T10:00:00Z, in seconds since 1970.
 const NOW: u64 = 1_795_600_800;
@@ -455,46 +456,28 @@ const PIECES: [&str; 40] = [
     "\u{e9}",
 ];
 
-/// Random numbers, the same each time (xorshift64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap() % bound
+/// A value of pieces, damaged now and then.
+fn value(random: &mut Random) -> Vec<u8> {
+    let pieces = (0..random.below(6)).map(|_| random.pick(&PIECES));
+    let mut value = pieces.collect::<String>().into_bytes();
+    if random.once_in(4) {
+        random.mutate(&mut value);
     }
-
-    /// A value of pieces, one byte of it damaged now and then.
-    fn value(&mut self) -> Vec<u8> {
-        let pieces = (0..self.below(6)).map(|_| PIECES[self.below(PIECES.len())]);
-        let mut value = pieces.collect::<String>().into_bytes();
-        if !value.is_empty() && self.below(4) == 0 {
-            let at = self.below(value.len());
-            value[at] = u8::try_from(self.below(256)).unwrap();
-        }
-        value
-    }
+    value
 }
 
-/// Reads random heads of plausible pieces: as many as `PACEGATE_FUZZ` says, by
-/// default few enough for every run.
 #[test]
-fn heads_of_plausible_pieces_are_read_within_bounds() {
-    let count = std::env::var("PACEGATE_FUZZ").ok();
-    let count = count.map_or(5_000, |count| count.parse().unwrap());
+fn fuzz_heads_of_plausible_pieces() {
     let signals = every_kind_of_signal();
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    for _ in 0..count {
+    fuzz::run(5_000, |random| {
         let mut headers = HeaderMap::new();
         for _ in 0..random.below(8) {
-            if let Ok(value) = HeaderValue::from_bytes(&random.value()) {
-                let name = NAMES[random.below(NAMES.len())];
+            if let Ok(value) = HeaderValue::from_bytes(&value(random)) {
+                let name = random.pick(&NAMES);
                 headers.append(HeaderName::from_static(name), value);
             }
         }
-        let body = random.value();
+        let body = value(random);
         read_all(&headers, &signals, &body);
-    }
+    });
 }

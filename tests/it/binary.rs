@@ -111,6 +111,36 @@ async fn an_unknown_argument_is_a_mistake_of_the_operator() {
 }
 
 #[tokio::test]
+async fn presets_lists_them_with_their_sources() {
+    let ended = run(&["presets"]).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for part in ["github: 5000/h", "https://docs.github.com/", "(2026-"] {
+        assert!(ended.said.contains(part), "{part}: {ended:?}");
+    }
+    assert_eq!(ended.complained, "");
+}
+
+#[tokio::test]
+async fn a_preset_can_be_pasted_into_the_settings() {
+    let ended = run(&["presets", "github"]).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let (_folder, file) = settings(&format!("listen = \"{FREE}\"\n{}", ended.said));
+    let checked = run(&["check", "--config", &file]).await;
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+}
+
+#[tokio::test]
+async fn an_unknown_preset_is_a_mistake_of_the_operator() {
+    let ended = run(&["presets", "gihtub"]).await;
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(
+        ended.complained.contains("did you mean `github`?"),
+        "{ended:?}"
+    );
+    assert_eq!(ended.said, "");
+}
+
+#[tokio::test]
 async fn a_port_in_use_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
