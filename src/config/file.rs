@@ -104,8 +104,7 @@ pub(super) struct Upstream {
     pub(super) keep_host: Option<bool>,
     pub(super) via: Option<bool>,
     pub(super) forwarded: Option<Spanned<String>>,
-    #[serde(default)]
-    pub(super) costs: Vec<Spanned<Cost>>,
+    pub(super) costs: Option<Vec<Spanned<Cost>>>,
     #[serde(default)]
     pub(super) keys: Keys,
     #[serde(default)]
@@ -203,6 +202,7 @@ pub(super) struct Preset {
     pub(super) note: Option<Spanned<String>>,
     pub(super) url: Option<Spanned<String>>,
     pub(super) limits: Option<Spanned<Vec<Spanned<Limit>>>>,
+    pub(super) costs: Option<Spanned<Vec<Spanned<Cost>>>>,
     pub(super) dialect: Option<Spanned<Dialect>>,
     pub(super) max_in_flight: Option<Spanned<Count>>,
     #[serde(default)]

@@ -1,9 +1,9 @@
 //! What is known of the limits of well-known APIs.
 //!
 //! `presets.toml` is the table: for each API its limits, its dialect and its
-//! throttle signals, with the page they were taken from and the date. It is
-//! part of the program and read when a preset is named. What a user's file
-//! says wins over it, key by key.
+//! throttle signals, with the page that states them and the date of the last
+//! check. It is part of the program and read when a preset is named. What a
+//! user's file says wins over it, key by key.
 
 use super::check;
 use super::fault::{Fault, nearest, quote};
@@ -17,7 +17,7 @@ pub(super) struct Preset {
     pub(super) name: String,
     /// The page of the documentation.
     pub(super) page: String,
-    /// When the page was read, such as `2026-11-25`.
+    /// When that was last checked, such as `2026-11-25`.
     pub(super) date: String,
     /// What the settings do not say.
     pub(super) note: Option<String>,
@@ -93,7 +93,7 @@ impl Preset {
     }
 
     fn table(&self) -> String {
-        let mut text = format!("# Taken from {}\n# on {}.\n", self.page, self.date);
+        let mut text = format!("# From {},\n# checked on {}.\n", self.page, self.date);
         for line in wrap(self.note.as_deref().unwrap_or_default(), 78) {
             text.push_str(&format!("# {line}\n"));
         }
@@ -174,6 +174,8 @@ mod tests {
         assert_eq!(upstream.cooldown.first, preset.cooldown.first);
         assert_eq!(upstream.cooldown.longest.as_secs(), 120);
         assert_eq!(upstream.max_in_flight, preset.max_in_flight);
+        // A write as the preset counts it could never start under this limit.
+        assert!(upstream.costs.is_empty() && !preset.costs.is_empty());
         let none = text.replace("[\"1/s\"]", "[]");
         let config = Config::parse("proxy.toml", &none).unwrap();
         assert!(config.upstreams[0].limits.is_empty());

@@ -3,7 +3,7 @@
 use toml::Spanned;
 
 use super::upstream::Settings;
-use super::{cooldown, dialect, limit, size_of_count, url};
+use super::{cooldown, cost, dialect, limit, size_of_count, url};
 use crate::config::fault::Fault;
 use crate::config::file::{self, Count};
 use crate::config::preset::Preset;
@@ -43,6 +43,9 @@ fn one(
     if let Some(limits) = &preset.limits {
         settings.limits = limit::all(limits.get_ref(), report);
     }
+    if let Some(costs) = &preset.costs {
+        settings.costs = cost::all(costs.get_ref(), Some(&settings.limits), report);
+    }
     if let Some(count) = &preset.max_in_flight {
         let Count(count) = *count.get_ref();
         settings.max_in_flight = size_of_count(count);
@@ -72,6 +75,7 @@ fn lines(preset: &file::Preset, text: &str) -> Vec<String> {
     let spans = [
         ("url", preset.url.as_ref().map(Spanned::span)),
         ("limits", preset.limits.as_ref().map(Spanned::span)),
+        ("costs", preset.costs.as_ref().map(Spanned::span)),
         (
             "max_in_flight",
             preset.max_in_flight.as_ref().map(Spanned::span),

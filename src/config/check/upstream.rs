@@ -22,8 +22,8 @@ use crate::config::preset;
 use crate::config::report::Report;
 use crate::config::size;
 use crate::config::{
-    Connection, Cooldown, Dialect, Forwarded, Guard, Http2, Limit, Queue, Retry, Route, Signal,
-    Timeouts, Upstream, Url, WhenFull,
+    Connection, Cooldown, CostRule, Dialect, Forwarded, Guard, Http2, Limit, Queue, Retry, Route,
+    Signal, Timeouts, Upstream, Url, WhenFull,
 };
 
 const BUFFER_BODY: u64 = 64 * KIB;
@@ -45,6 +45,7 @@ pub(in crate::config) struct Settings {
     /// `None` when there is none to start from.
     pub(in crate::config) url: Option<Url>,
     pub(in crate::config) limits: Vec<Limit>,
+    pub(in crate::config) costs: Vec<CostRule>,
     pub(in crate::config) dialect: Dialect,
     pub(in crate::config) max_in_flight: NonZeroUsize,
     pub(in crate::config) cooldown: Cooldown,
@@ -61,6 +62,7 @@ impl Default for Settings {
         Self {
             url: None,
             limits: Vec::new(),
+            costs: Vec::new(),
             dialect: Dialect::RetryAfter,
             max_in_flight: MAX_IN_FLIGHT,
             cooldown: Cooldown {
@@ -150,16 +152,7 @@ fn one(
         .max_in_flight
         .map_or(preset.max_in_flight, |Count(count)| size_of_count(count));
     let max_upgrades = upgrades(table, max_in_flight, report);
-    let limits = match &table.limits {
-        Some(limits) => limit::all(limits, report),
-        None => preset.limits,
-    };
-    let known = !limits_are_lost(scope, report)
-        && table
-            .limits
-            .as_ref()
-            .is_none_or(|written| limits.len() == written.len());
-    let costs = cost::all(&table.costs, known.then_some(&limits), report);
+    let (limits, costs) = limits_and_costs(scope, preset.limits, preset.costs, report);
     let dialect = dialect::one(table.dialect.as_ref(), &preset.dialect, report);
     let cooldown = cooldown::one(&table.cooldown, &preset.cooldown, path, report);
     let queue = queue(scope, report);
@@ -217,6 +210,31 @@ fn target(
             None
         }
     }
+}
+
+/// What is written, or what the preset has: its costs only with its limits, for
+/// under others they might never be paid.
+fn limits_and_costs(
+    scope: &Scope<'_>,
+    limits: Vec<Limit>,
+    costs: Vec<CostRule>,
+    report: &mut Report<'_>,
+) -> (Vec<Limit>, Vec<CostRule>) {
+    let table = scope.table.get_ref();
+    let (limits, costs, known) = match &table.limits {
+        None => (limits, costs, true),
+        Some(written) => {
+            let limits = limit::all(written, report);
+            let known = limits.len() == written.len();
+            (limits, Vec::new(), known)
+        }
+    };
+    let known = known && !limits_are_lost(scope, report);
+    let costs = match &table.costs {
+        Some(written) => cost::all(written, known.then_some(&limits), report),
+        None => costs,
+    };
+    (limits, costs)
 }
 
 /// Whether a limit could not be read.
