@@ -10,6 +10,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
@@ -387,7 +388,7 @@ pub enum Unit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cooldown {
     /// The answers that mean "too many requests"; any of them does.
-    pub signals: Vec<Signal>,
+    pub signals: Arc<[Signal]>,
     /// The pause after an answer that does not say how long; more than zero, at
     /// most `longest`. Doubles with each refusal that follows.
     pub first: Duration,

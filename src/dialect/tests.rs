@@ -1,5 +1,6 @@
 //! Heads as the APIs send them, and heads as nobody should.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -71,10 +72,10 @@ fn fields(unit: Unit) -> Dialect {
 }
 
 /// The signals of an upstream with these lines in its table.
-fn signals(lines: &str) -> Vec<Signal> {
+fn signals(lines: &str) -> Arc<[Signal]> {
     let text = format!("listen = \"127.0.0.1:0\"\n[upstream.a]\nurl = \"http://a\"\n{lines}\n");
-    let mut config = Config::parse("proxy.toml", &text).unwrap();
-    config.upstreams.remove(0).cooldown.signals
+    let config = Config::parse("proxy.toml", &text).unwrap();
+    Arc::clone(&config.upstreams[0].cooldown.signals)
 }
 
 const GITHUB: &str = "
@@ -353,7 +354,7 @@ fn read_all(headers: &HeaderMap, signals: &[Signal], body: &[u8]) {
     }
 }
 
-fn every_kind_of_signal() -> Vec<Signal> {
+fn every_kind_of_signal() -> Arc<[Signal]> {
     signals(
         "cooldown.signals = [429, { status = 403, header = \"retry-after\", equals = \"0\" }, \
             { status = 403, body = \"limit\" }]",

@@ -161,7 +161,7 @@ mod tests {
         config::Cooldown {
             first: seconds(1),
             longest: seconds(100),
-            signals: Vec::new(),
+            signals: [].into(),
             keyed: true,
         }
     }

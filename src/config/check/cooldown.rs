@@ -3,6 +3,7 @@
 //! A signal names a status; a status that is no error must come with a field
 //! or a text of the body, or every good answer would pause the lane.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -30,7 +31,7 @@ pub(super) fn one(
     report: &mut Report<'_>,
 ) -> Option<Cooldown> {
     let signals = match &written.signals {
-        None => Some(default.signals.clone()),
+        None => Some(Arc::clone(&default.signals)),
         Some(list) => signals(list.get_ref(), report),
     };
     let or =
@@ -55,7 +56,7 @@ pub(super) fn one(
     })
 }
 
-fn signals(list: &[Spanned<file::Signal>], report: &mut Report<'_>) -> Option<Vec<Signal>> {
+fn signals(list: &[Spanned<file::Signal>], report: &mut Report<'_>) -> Option<Arc<[Signal]>> {
     let checked: Vec<_> = list
         .iter()
         .map(|entry| signal(&entry.get_ref().0, entry, report))

@@ -5,6 +5,7 @@
 //! preset replaces the defaults of the keys that it has.
 
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
 
 use http::StatusCode;
 use http::header::RETRY_AFTER;
@@ -66,10 +67,10 @@ impl Default for Settings {
             dialect: Dialect::RetryAfter,
             max_in_flight: MAX_IN_FLIGHT,
             cooldown: Cooldown {
-                signals: vec![
+                signals: Arc::new([
                     signal(StatusCode::TOO_MANY_REQUESTS, None),
                     signal(StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_AFTER)),
-                ],
+                ]),
                 first: seconds(1),
                 longest: seconds(600),
                 keyed: true,
