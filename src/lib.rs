@@ -51,9 +51,10 @@
 //! # Where to change what
 //!
 //! How requests end: `outcome`. When they start: `pacing` (the arithmetic) and
-//! `lane::gate` (the order). What changes in a message: `http`. Connections to
-//! an API: `upstream`. What was spent, over restarts: `state`. What a reload
-//! changes: `daemon::reload`. Numbers: `metrics`. Settings: [`config`]. The order of a
+//! `lane::gate` (the order). What an API's answers say of its limits:
+//! `dialect`. What changes in a message: `http`. Connections to an API:
+//! `upstream`. What was spent, over restarts: `state`. What a reload changes:
+//! `daemon::reload`. Numbers: `metrics`. Settings: [`config`]. The order of a
 //! stop is written once, in [`daemon`].
 
 pub mod cli;
