@@ -7,7 +7,7 @@
 //! on a caller that has gone, and what is left in the line is an empty shell.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ::http::Request;
 use tokio::sync::oneshot;
@@ -42,7 +42,16 @@ pub(super) struct Job(Arc<Shell>);
 #[derive(Debug)]
 struct Shell {
     charge: Charge,
-    call: Mutex<Option<Call>>,
+    cell: Mutex<Cell>,
+}
+
+/// Held for a take or a put.
+#[derive(Debug)]
+struct Cell {
+    call: Option<Call>,
+    /// How the caller's wait ended while the call was with a worker: nobody
+    /// would end the call any more if it were put back.
+    over: Option<Outcome>,
 }
 
 /// The caller's side. Dropping it takes the request out of the line.
@@ -78,13 +87,16 @@ pub(super) fn pair(
     let charge = account.charge().clone();
     let job = Job(Arc::new(Shell {
         charge,
-        call: Mutex::new(Some(Call {
-            request,
-            account,
-            reply: sender,
-            _place: place,
-            in_line: None,
-        })),
+        cell: Mutex::new(Cell {
+            call: Some(Call {
+                request,
+                account,
+                reply: sender,
+                _place: place,
+                in_line: None,
+            }),
+            over: None,
+        }),
     }));
     (job.clone(), Ticket { job, reply })
 }
@@ -92,7 +104,7 @@ pub(super) fn pair(
 impl Job {
     /// Takes the call; `None` if the caller has gone.
     pub(super) fn take(&self) -> Option<Call> {
-        let mut call = self.cell().take()?;
+        let mut call = self.cell().call.take()?;
         // Now, not when it is opened: who looks meanwhile would hire a worker
         // for it once more.
         call.in_line = None;
@@ -101,10 +113,11 @@ impl Job {
 
     /// Takes the call if the caller is still there and it is `wanted`.
     pub(super) fn take_if(&self, wanted: impl FnOnce(&Call) -> bool) -> Option<Call> {
-        self.cell().take_if(|call| wanted(call))
+        self.cell().call.take_if(|call| wanted(call))
     }
 
-    /// Back to the head of the line: another turn is needed.
+    /// Back to the head of the line: another turn is needed. If the caller's time
+    /// is over meanwhile, the call ends as that says.
     pub(super) fn put_back(
         self,
         shared: &Arc<Shared>,
@@ -112,7 +125,12 @@ impl Job {
         reply: Answer,
     ) {
         let mut cell = self.cell();
-        let call = cell.insert(Call {
+        if let Some(outcome) = cell.over {
+            drop(cell);
+            let _ = reply.send(Box::new(Err(account.end(outcome))));
+            return;
+        }
+        let call = cell.call.insert(Call {
             request,
             account,
             reply,
@@ -122,7 +140,7 @@ impl Job {
         // The ticket closes its end before it looks for the call, so either it
         // finds the call here or we see that it has gone.
         if call.reply.is_closed() {
-            let call = cell.take();
+            let call = cell.call.take();
             drop(cell);
             drop(call);
             return;
@@ -138,18 +156,18 @@ impl Job {
 
     /// Whether the caller is still there and the call was not taken.
     pub(super) fn is_live(&self) -> bool {
-        self.cell().is_some()
+        self.cell().call.is_some()
     }
 
-    fn cell(&self) -> std::sync::MutexGuard<'_, Option<Call>> {
-        self.0.call.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cell(&self) -> MutexGuard<'_, Cell> {
+        self.0.cell.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Ticket {
     /// Counts the call among those that wait, from now until it is taken.
     pub(super) fn stand_in_line(&self, shared: &Arc<Shared>) {
-        if let Some(call) = &mut *self.job.cell() {
+        if let Some(call) = &mut self.job.cell().call {
             call.in_line = Some(InLine::new(shared, &self.job.0.charge));
         }
     }
@@ -164,9 +182,14 @@ impl Ticket {
     }
 
     /// Takes the call back and ends it as `outcome`. If its turn has come
-    /// meanwhile, the worker's answer decides.
+    /// meanwhile, the worker's answer decides, unless that is another turn.
     pub(super) async fn end(mut self, outcome: Outcome) -> Reply {
-        match self.job.take() {
+        let call = {
+            let mut cell = self.job.cell();
+            cell.over = Some(outcome);
+            cell.call.take()
+        };
+        match call {
             Some(call) => Err(call.account.end(outcome)),
             None => self.reply().await,
         }

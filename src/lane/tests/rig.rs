@@ -30,6 +30,7 @@ pub(super) type Seen = Arc<Mutex<Vec<(String, Duration)>>>;
 /// A running lane.
 pub(super) struct Rig {
     pub(super) shared: Arc<Shared>,
+    pub(super) lane: Lane,
     pub(super) start: Instant,
     pub(super) seen: Seen,
     pub(super) cut: watch::Sender<bool>,
@@ -86,12 +87,13 @@ impl Rig {
         tokio::spawn(serve(accepted, upstream, start, Arc::clone(&seen)));
         Self {
             proxy: Arc::new(Proxy::new(
-                vec![lane],
+                vec![lane.clone()],
                 Arc::new(Cells::default()),
                 false,
                 100,
             )),
             shared,
+            lane,
             start,
             seen,
             cut,
