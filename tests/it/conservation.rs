@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 
 use crate::support::{Metrics, Proxy, Step, Upstream, get, ok};
 
@@ -28,9 +27,9 @@ fn assert_adds_up(metrics: &Metrics) {
     }
 }
 
-/// Every fourth caller hangs up, sooner or later; every tenth asks for what no
-/// upstream has.
-async fn call(proxy: &Proxy, number: usize) -> End {
+/// Every fourth caller hangs up, when the upstream has seen some requests, sooner
+/// or later; every tenth asks for what no upstream has.
+async fn call(proxy: &Proxy, upstream: &Upstream, number: usize) -> End {
     let path = if number.is_multiple_of(10) {
         "/none"
     } else {
@@ -38,7 +37,7 @@ async fn call(proxy: &Proxy, number: usize) -> End {
     };
     let mut caller = proxy.send(get(path)).await;
     if number % 4 == 1 {
-        sleep(Duration::from_millis(number as u64 * 3)).await;
+        upstream.until_requests(number % 40).await;
         return End::HungUp;
     }
     End::Answered(caller.response().await.status)
@@ -61,12 +60,13 @@ async fn the_counts_add_up_in_every_scrape_of_a_storm() {
         max_in_flight = 4
         queue = { max_requests = 100, max_wait = "800ms", when_full = "reject" }
     "#;
-    let upstream = upstream.await;
+    let upstream = std::sync::Arc::new(upstream.await);
     let proxy = std::sync::Arc::new(Proxy::before(&upstream, settings));
     let mut callers = JoinSet::new();
     for number in 0..REQUESTS {
         let proxy = std::sync::Arc::clone(&proxy);
-        callers.spawn(async move { call(&proxy, number).await });
+        let upstream = std::sync::Arc::clone(&upstream);
+        callers.spawn(async move { call(&proxy, &upstream, number).await });
     }
     let mut ends = Vec::new();
     let mut scrapes = 0;

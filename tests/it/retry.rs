@@ -6,9 +6,7 @@
 
 use std::time::Duration;
 
-use tokio::time::sleep;
-
-use crate::support::{Caller, Proxy, Step, Upstream, get, ok, post};
+use crate::support::{Caller, Log, Proxy, Step, Upstream, get, ok, post};
 
 /// An upstream that takes the second request of each connection and ends the
 /// connection instead of answering it.
@@ -120,8 +118,11 @@ async fn gets_never_fail_however_soon_the_upstream_closes_after_its_answer() {
                 response.status, 200,
                 "{number} after {delay:?}: {response:?}"
             );
-            // About when the upstream closes, now before it, now after.
-            sleep(delay * (number % 12) / 6).await;
+            // The next one now races with the close, now comes after it.
+            if number % 3 == 0 {
+                let closed = |log: &Log| log.ended > number;
+                upstream.until("the connection to be closed", closed).await;
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ pub(crate) use caller::{Caller, Response};
 pub(crate) use message::Fields;
 pub(crate) use modern::Modern;
 pub(crate) use proxy::{Metrics, Proxy};
-pub(crate) use upstream::{Seen, Step, Upstream};
+pub(crate) use upstream::{Log, Seen, Step, Upstream};
 
 /// The longest that anything may take here, on a busy machine too.
 const BOUND: Duration = Duration::from_secs(10);

@@ -21,8 +21,24 @@ admin = "127.0.0.1:0"
 threads = 2
 "#;
 
-/// Between two looks at the metrics.
+/// Between two looks at what the daemon shows and nobody is told of: without it
+/// the looks would take the cores from what they wait for.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// Looks until there is what is looked for; what stands there instead is printed
+/// when that takes too long.
+async fn look<T>(what: &str, look: impl AsyncFn() -> Result<T, String>) -> T {
+    let deadline = tokio::time::Instant::now() + BOUND;
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(seen) if tokio::time::Instant::now() > deadline => {
+                panic!("not within {BOUND:?}: {what}\n{seen}");
+            }
+            Err(_) => sleep(LOOK).await,
+        }
+    }
+}
 
 /// A daemon that runs. Dropping it stops it.
 #[derive(Debug)]
@@ -130,17 +146,15 @@ impl Proxy {
 
     /// Looks at the metrics until they are as `wanted`.
     pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&Metrics) -> bool) -> Metrics {
-        let deadline = tokio::time::Instant::now() + BOUND;
-        loop {
+        look(what, async || {
             let metrics = self.metrics().await;
             if wanted(&metrics) {
-                return metrics;
+                Ok(metrics)
+            } else {
+                Err(format!("{metrics:#?}"))
             }
-            if tokio::time::Instant::now() > deadline {
-                panic!("not within {BOUND:?}: {what}\n{metrics:#?}");
-            }
-            sleep(LOOK).await;
-        }
+        })
+        .await
     }
 
     /// Waits until so many requests wait in the queue of `api`.
@@ -181,12 +195,15 @@ impl Proxy {
 
     /// Waits until the stop has begun.
     pub(crate) async fn until_draining(&self) {
-        let draining = async {
-            while self.admin("/readyz").await.status != 503 {
-                sleep(LOOK).await;
+        look("the stop to begin", async || {
+            let ready = self.admin("/readyz").await;
+            if ready.status == 503 {
+                Ok(())
+            } else {
+                Err(format!("{ready:?}"))
             }
-        };
-        soon("the stop to begin", draining).await;
+        })
+        .await;
     }
 
     /// Waits until the daemon has stopped.
