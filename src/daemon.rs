@@ -15,28 +15,24 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use tokio::runtime;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{self, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::admin::Admin;
 use crate::config::{self, Config, Listen};
-use crate::lane::{Lane, Roster};
-use crate::listen::{Bound, ListenError, Listener};
+use crate::lane::Roster;
+use crate::listen::{Bound, ListenError};
 use crate::metrics::{Cells, Reloads, Snapshot};
 use crate::outcome::Outcome;
-use crate::pacing::alarm::Alarm;
-use crate::proxy::Proxy;
-use crate::server::{Connections, Server};
+use crate::server::Connections;
 use crate::state::{Clock, State, StateError};
 use crate::systemd;
 use crate::upstream::Dialer;
 
+mod core;
 mod reload;
 
 use reload::Lanes;
@@ -47,9 +43,6 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// What was written to the journals is on disk after so long at the latest.
 const TEND_INTERVAL: Duration = Duration::from_secs(1);
-
-/// For connections to the upstreams to be closed properly.
-const FAREWELL: Duration = Duration::from_millis(20);
 
 /// A daemon whose sockets are bound and that serves nobody yet.
 #[derive(Debug)]
@@ -154,7 +147,7 @@ impl Daemon {
         let cut = stages.cut.subscribe();
         let mut lanes = Lanes::new(self.config, self.dialers, self.state, cut)?;
         let parts = Parts::new(&lanes, &stages);
-        let mut lost = start_cores(&parts, self.bound.cores).await?;
+        let mut lost = core::start_cores(&parts, self.bound.cores).await?;
         // Both end with this function, so last of all.
         let mut beside = JoinSet::new();
         beside.spawn(keep_watchdog());
@@ -230,88 +223,6 @@ impl Stages {
     }
 }
 
-/// Starts one thread per core and waits until all of them serve. The receiver
-/// gets a message from a core that fails, and ends when all cores have.
-async fn start_cores(
-    parts: &Parts,
-    listeners: Vec<Vec<Listener>>,
-) -> Result<mpsc::Receiver<()>, DaemonError> {
-    let (alive, lost) = mpsc::channel(1);
-    let mut starts = Vec::new();
-    for (number, listeners) in listeners.into_iter().enumerate() {
-        let (parts, alive) = (parts.clone(), alive.clone());
-        let (serving, started) = oneshot::channel();
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(DaemonError::System)?;
-        let core = move || {
-            let ran = runtime.block_on(run_core(&parts, number, listeners, serving));
-            // The connections' tasks end here, before the core counts as ended.
-            drop(runtime);
-            if let Err(error) = ran {
-                tracing::error!(%error, core = number, "a core failed");
-                let _ = alive.try_send(());
-            }
-        };
-        let thread = thread::Builder::new().name(format!("core-{number}"));
-        thread.spawn(core).map_err(DaemonError::System)?;
-        starts.push(started);
-    }
-    for started in starts {
-        started.await.map_err(|_gone| DaemonError::CoreLost)?;
-    }
-    Ok(lost)
-}
-
-/// One core's life: serves until the daemon has ended.
-async fn run_core(
-    parts: &Parts,
-    number: usize,
-    listeners: Vec<Listener>,
-    serving: oneshot::Sender<()>,
-) -> io::Result<()> {
-    let mut roster = parts.roster.clone();
-    let mut lanes = Vec::new();
-    let proxy = parts.proxy(&mut lanes, &roster.borrow_and_update().clone(), number)?;
-    let server = Server {
-        proxy: Arc::new(ArcSwap::from_pointee(proxy)),
-        settings: Arc::clone(&parts.client),
-        connections: Arc::clone(&parts.connections),
-        draining: parts.draining.clone(),
-    };
-    let mut servers = JoinSet::new();
-    for listener in listeners {
-        servers.spawn(server.clone().run(listener));
-    }
-    // Whether anybody still waits for it does not matter here.
-    let _ = serving.send(());
-    loop {
-        tokio::select! {
-            ran = servers.join_next() => match ran {
-                Some(ran) => ran.map_err(io::Error::other)??,
-                None => break,
-            },
-            Ok(()) = roster.changed() => {
-                let roster = roster.borrow_and_update().clone();
-                match parts.proxy(&mut lanes, &roster, number) {
-                    Ok(proxy) => server.proxy.store(Arc::new(proxy)),
-                    Err(error) => tracing::error!(%error, core = number, "a core cannot follow"),
-                }
-                parts.followed.add_permits(1);
-            }
-        }
-    }
-    let mut ended = parts.ended.clone();
-    // The sender lives until all cores have ended.
-    let _ = ended.wait_for(|ended| *ended).await;
-    // Without their senders the upstream connections close; a moment for their
-    // drivers to say so to the other end.
-    drop((server, lanes));
-    sleep(FAREWELL).await;
-    Ok(())
-}
-
 /// Tells the service manager that we live, if it wants to know.
 async fn keep_watchdog() -> io::Result<()> {
     let Some(interval) = systemd::watchdog_interval() else {
@@ -365,26 +276,6 @@ impl Parts {
             draining: stages.draining.subscribe(),
             ended: stages.ended.subscribe(),
         }
-    }
-
-    /// What core `number` serves by `roster`. Of its `lanes` it keeps those that
-    /// stay.
-    fn proxy(&self, lanes: &mut Vec<Lane>, roster: &Roster, number: usize) -> io::Result<Proxy> {
-        let mut next = Vec::new();
-        for shared in &roster.lanes {
-            let known = lanes.iter().find(|lane| lane.is_of(shared)).cloned();
-            match known {
-                Some(lane) => {
-                    lane.follow();
-                    next.push(lane);
-                }
-                None => next.push(Lane::new(shared, number, Alarm::precise()?)),
-            }
-        }
-        lanes.clone_from(&next);
-        let unrouted = Arc::clone(&self.unrouted);
-        let max_headers = self.client.max_headers;
-        Ok(Proxy::new(next, unrouted, roster.log_requests, max_headers))
     }
 
     /// What was spent is on disk after this; the cores have ended.

@@ -32,6 +32,7 @@ use crate::config;
 use budget::Count;
 use guard::Guard;
 use scope::{Scope, State};
+pub(crate) use turn::{Charge, Closed, End, Gauge, Hold, Reading, Turn};
 
 pub(crate) mod alarm;
 mod bucket;
@@ -41,6 +42,8 @@ mod guard;
 mod meter;
 mod scope;
 mod spacing;
+mod turn;
+mod watch;
 mod window;
 
 /// All limits of one lane.
@@ -53,118 +56,6 @@ pub(crate) struct Limits {
     cooldown: config::Cooldown,
     /// How often the kinds of keys have changed.
     kinds: u32,
-}
-
-/// What a request costs, and whom.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Charge {
-    /// What limits count that do not count requests.
-    pub(crate) cost: NonZeroU32,
-    /// Its key of each kind, in the order of [`config::Upstream::kinds`].
-    pub(crate) keys: Option<Box<[u64]>>,
-}
-
-/// A turn that was taken. It must be given to [`Limits::close`] at its end.
-#[derive(Debug)]
-pub(crate) struct Turn {
-    number: u64,
-    charge: Charge,
-    kinds: u32,
-}
-
-impl Turn {
-    /// What it costs, and whom.
-    pub(crate) fn charge(&self) -> &Charge {
-        &self.charge
-    }
-}
-
-/// How the request of a turn ended, as far as the limits are concerned.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum End<'a> {
-    /// It was answered, and the answer told these counts.
-    Answered(&'a [Reading]),
-    /// The upstream refused it, for so long if it said so.
-    Refused(Option<Duration>, &'a [Reading]),
-    /// The upstream broke off or did not answer.
-    Failed,
-    /// It never left: its places come back. Tokens do not.
-    Canceled,
-    /// Nobody knows: the caller has gone.
-    Lost,
-}
-
-/// What an answer says is left of one of the upstream's budgets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Reading {
-    /// Which of its budgets.
-    pub(crate) name: u64,
-    /// What is left.
-    pub(crate) remaining: u64,
-    /// How long until it is whole again.
-    pub(crate) reset: Duration,
-}
-
-/// Why a request cannot start yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Hold {
-    /// It cannot before; it can turn out that it cannot then either.
-    pub(crate) until: Instant,
-    /// Whether only requests with the same keys are held.
-    pub(crate) keyed: bool,
-}
-
-/// What the end of a request changes for those who wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Closed {
-    /// The end of the cooldown, if one began or was prolonged.
-    pub(crate) cooldown: Option<Instant>,
-    /// Whether a request may start sooner than was said.
-    pub(crate) sooner: bool,
-}
-
-/// One limit, for those who watch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Gauge {
-    /// The limit as written.
-    pub(crate) label: String,
-    /// The most that it ever lets start at once, if that is known.
-    pub(crate) capacity: Option<u64>,
-    /// What it would let start now; of a limit with keys, for the busiest one.
-    pub(crate) left: u64,
-    /// How long it lets nothing start.
-    pub(crate) wait: Duration,
-    /// Whether somebody waits, and for this limit the longest.
-    pub(crate) binding: bool,
-}
-
-impl Charge {
-    /// One request without keys.
-    pub(crate) const ONE: Self = Self::of(NonZeroU32::MIN);
-
-    /// A request without keys.
-    pub(crate) const fn of(cost: NonZeroU32) -> Self {
-        Self { cost, keys: None }
-    }
-
-    /// Its key of each kind.
-    pub(crate) fn keys(&self) -> &[u64] {
-        self.keys.as_deref().unwrap_or_default()
-    }
-
-    /// The line it stands in: one for each combination of keys.
-    pub(crate) fn line(&self) -> u64 {
-        let mix = |line: u64, key: &u64| line.rotate_left(31) ^ key;
-        self.keys().iter().fold(0, mix)
-    }
-
-    /// Its key in the scope `index`; the lane's own has none.
-    fn key(&self, index: usize) -> u64 {
-        match index.checked_sub(1) {
-            None => 0,
-            Some(kind) => self.keys().get(kind).copied().unwrap_or(0),
-        }
-    }
 }
 
 impl Limits {
@@ -311,134 +202,6 @@ impl Limits {
             closed.cooldown = Some(epoch + until);
         }
         closed
-    }
-
-    /// At most how many requests can start from `now` until `horizon` later.
-    pub(crate) fn starts_within(&mut self, now: Instant, horizon: Duration) -> u64 {
-        let at = self.settle(now);
-        let Some(lane) = self.lane() else {
-            return u64::MAX;
-        };
-        if lane.cooldown.ready_at(at) > at + horizon {
-            return 0;
-        }
-        let meters = lane.meters.iter();
-        meters
-            .map(|meter| meter.left_within(at + horizon, horizon))
-            .min()
-            .unwrap_or(u64::MAX)
-    }
-
-    /// About how long a request must wait, with requests before it that cost
-    /// `ahead` in the lane and `in_line` of each of its keys.
-    pub(crate) fn wait(
-        &mut self,
-        charge: &Charge,
-        now: Instant,
-        ahead: u64,
-        in_line: &[u64],
-    ) -> Duration {
-        let at = self.settle(now);
-        let waits = self.scopes.iter().enumerate().map(|(index, scope)| {
-            let ahead = match index.checked_sub(1) {
-                None => ahead,
-                Some(kind) => in_line.get(kind).copied().unwrap_or(0),
-            };
-            let Some(state) = scope.get(charge.key(index)) else {
-                return Duration::ZERO;
-            };
-            let wanted = ahead + u64::from(charge.cost.get());
-            let meters = state
-                .meters
-                .iter()
-                .map(|meter| meter.takes(wanted.saturating_sub(meter.left(at))));
-            let cooldown = match state.cooldown.is_over() {
-                true => Duration::ZERO,
-                false => state.cooldown.until().saturating_sub(at),
-            };
-            let short = state.budgets.left(at, state.pending);
-            let budget = short.filter(|(left, _)| *left < wanted);
-            meters
-                .chain([
-                    cooldown,
-                    budget.map_or(Duration::ZERO, |(_, until)| until - at),
-                ])
-                .max()
-                .unwrap_or_default()
-        });
-        waits.max().unwrap_or_default()
-    }
-
-    /// Each limit as it stands at `now`, and last what the upstream says is left.
-    /// `waits` is what a request costs of those that wait, if there are any.
-    pub(crate) fn gauges(&mut self, now: Instant, waits: Option<&Charge>) -> Vec<Gauge> {
-        let at = self.settle(now);
-        let first = self.guard.first_counted(at);
-        let one = Charge::ONE;
-        let charge = waits.unwrap_or(&one);
-        let mut gauges = Vec::new();
-        for scope in &self.scopes {
-            for (index, limit) in scope.limits().iter().enumerate() {
-                let meters = scope.states().map(|(_, state)| &state.meters[index]);
-                let busiest = meters.min_by_key(|meter| meter.left(at));
-                let wait = |meter: &meter::Meter| meter.ready_at(at, charge, first) - at;
-                gauges.push(Gauge {
-                    label: limit.label.clone(),
-                    capacity: Some(u64::from(limit.most().get())),
-                    left: busiest.map_or(u64::from(limit.burst.get()), |meter| meter.left(at)),
-                    wait: busiest.map_or(Duration::ZERO, wait),
-                    binding: false,
-                });
-            }
-        }
-        let learned = self.scopes.iter().flat_map(Scope::states);
-        let learned = learned.filter_map(|(_, state)| state.budgets.left(at, state.pending));
-        gauges.extend(learned.min().map(|(left, until)| Gauge {
-            label: "upstream".to_owned(),
-            capacity: None,
-            left,
-            wait: if left == 0 {
-                until - at
-            } else {
-                Duration::ZERO
-            },
-            binding: false,
-        }));
-        let longest = gauges.iter_mut().max_by_key(|gauge| gauge.wait);
-        if let Some(longest) = longest.filter(|gauge| waits.is_some() && !gauge.wait.is_zero()) {
-            longest.binding = true;
-        }
-        gauges
-    }
-
-    /// Whether a cooldown is over but for the answer of its probe.
-    pub(crate) fn probing(&self) -> bool {
-        let mut states = self.scopes.iter().flat_map(Scope::states);
-        states.any(|(_, state)| state.cooldown.is_probing())
-    }
-
-    /// How long a request can be on its way before the upstream has counted it.
-    pub(crate) fn guard(&self) -> Duration {
-        self.guard.span()
-    }
-
-    /// What is left of the longest cooldown at `now`.
-    pub(crate) fn cooldown(&self, now: Instant) -> Duration {
-        let at = self.time(now);
-        let states = self.scopes.iter().flat_map(Scope::states);
-        let ends = states.map(|(_, state)| state.cooldown.until());
-        ends.max().unwrap_or_default().saturating_sub(at)
-    }
-
-    /// The end of the lane's last cooldown, now or past; `None` if there was none.
-    pub(crate) fn cooled(&self) -> Option<Instant> {
-        let until = self.lane()?.cooldown.until();
-        (!until.is_zero()).then(|| self.epoch + until)
-    }
-
-    /// Keys that are told apart.
-    pub(crate) fn keys(&self) -> usize {
-        self.scopes.iter().map(Scope::keys).sum()
     }
 
     /// Another run of this program had started so many requests by `at`, which

@@ -40,6 +40,7 @@ mod activity;
 mod connections;
 mod ending;
 mod framing;
+mod linger;
 mod sniff;
 mod stream;
 

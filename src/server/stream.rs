@@ -23,6 +23,7 @@ use tokio::time::{Sleep, sleep};
 use super::activity::Activity;
 use super::ending::{Ending, Reset};
 use super::framing::{Bounds, Framing, Rest};
+use super::linger::Linger;
 use super::sniff::Sniffed;
 use crate::config;
 use crate::http::body::Stall;
@@ -33,19 +34,11 @@ use crate::outcome::Fault;
 const REFUSED: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
 const REFUSED_HEAD: &[u8] = b"HEAD / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
 
-/// Read at a time of what is held back or thrown away.
+/// Read at a time of what is held back.
 const PIECE: usize = 4 << 10;
 
 /// Most bytes that are thrown away while a request is answered.
 const MOST_WASTE: usize = 64 << 10;
-
-/// Longest time that a closed connection still takes what the caller sends, and
-/// longest time of that without a byte.
-const LINGER: Duration = Duration::from_secs(10);
-const LINGER_PAUSE: Duration = Duration::from_secs(2);
-
-/// Most bytes of that.
-const MOST_LINGER: u64 = 32 << 20;
 
 /// A caller's stream.
 #[derive(Debug)]
@@ -91,13 +84,6 @@ enum Stop {
     Broken(Fault),
     /// The caller has sent all there is.
     End,
-}
-
-#[derive(Debug)]
-struct Linger {
-    end: Pin<Box<Sleep>>,
-    pause: Stall,
-    bytes: u64,
 }
 
 impl<T: Reset> Stream<T> {
@@ -310,34 +296,6 @@ impl<T: AsyncRead + Reset + Unpin> Stream<T> {
         self.framing.end();
         true
     }
-
-    /// Throws away what the caller still sends. Where it has sent a whole request
-    /// and is not `expected` to send more, only what is there already.
-    fn poll_linger(&mut self, cx: &mut Context<'_>, expected: bool) -> Poll<()> {
-        let linger = self.linger.get_or_insert_with(|| Linger {
-            end: Box::pin(sleep(LINGER)),
-            pause: Stall::new(LINGER_PAUSE),
-            bytes: 0,
-        });
-        let mut room = [0; PIECE];
-        while linger.bytes < MOST_LINGER {
-            let mut into = ReadBuf::new(&mut room);
-            let read = Pin::new(&mut self.stream).poll_read(cx, &mut into);
-            if read.is_pending() {
-                if expected || linger.bytes > 0 {
-                    ready!(linger.pause.poll(cx));
-                }
-                return Poll::Ready(());
-            }
-            let length = into.filled().len();
-            if length == 0 || linger.end.as_mut().poll(cx).is_ready() {
-                break;
-            }
-            linger.pause.moved();
-            linger.bytes += length as u64;
-        }
-        Poll::Ready(())
-    }
 }
 
 impl<T: AsyncRead + Reset + Unpin> AsyncRead for Stream<T> {
@@ -420,7 +378,8 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> AsyncWrite for Stream<T> {
         let ended = matches!(this.stop, Some(Stop::End));
         if !ended && !this.framing.is_raw() {
             let expected = !this.framing.is_whole() || !this.held.is_empty() || this.waste > 0;
-            ready!(this.poll_linger(cx, expected));
+            let linger = this.linger.get_or_insert_with(Linger::new);
+            ready!(linger.poll(cx, &mut this.stream, expected));
         }
         Poll::Ready(Ok(()))
     }

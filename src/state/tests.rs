@@ -5,13 +5,14 @@ use std::fs;
 use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::*;
 use crate::config::{Config, Missing, Upstream};
 use crate::pacing::{Charge, End, Limits};
+
+mod crashes;
 
 const SECOND: Duration = Duration::from_secs(1);
 const GUARD: Duration = Duration::from_millis(80);
@@ -360,69 +361,4 @@ fn after_a_write_failed_the_next_run_relies_on_nothing_until_it_works_again() {
     assert_eq!(run.limits.gauges(world.now, None)[0].left, 0);
     world.now += SECOND * 61;
     assert_eq!(run.limits.gauges(world.now, None)[0].left, 5);
-}
-
-/// A request: when it started, when it was counted, and in which run.
-type Seen = (Duration, Duration, usize);
-
-/// Whether a request was started although the upstream would have, counting it,
-/// seen more than the limit of its run allows.
-fn exceeded(seen: &[Seen], limits: &[(u32, Duration)]) -> Option<String> {
-    for (nth, (_, counted, run)) in seen.iter().enumerate() {
-        let (count, period) = limits[*run];
-        for (_, from, _) in &seen[..=nth] {
-            let window = *from..*from + period;
-            if !window.contains(counted) {
-                continue;
-            }
-            let within = seen[..=nth].iter();
-            let within = within.filter(|(_, at, _)| window.contains(at)).count();
-            if within > count as usize {
-                return Some(format!(
-                    "{within} within {period:?} of {from:?} in run {run}"
-                ));
-            }
-        }
-    }
-    None
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    /// Killed and started again at random, with pauses, with limits that change
-    /// and stay, and however requests are delayed on their way: no window at the
-    /// upstream ever holds more than the limit under which its last one started.
-    #[test]
-    fn no_limit_is_ever_exceeded_over_crashes_and_restarts(
-        runs in prop::collection::vec(
-            ((1u32..12, 100u64..2000), prop::bool::ANY, 0u64..1500, prop::collection::vec((0u64..80, 0u64..60, prop::bool::ANY), 0..30)),
-            2..7,
-        ),
-        quick in prop::bool::ANY,
-    ) {
-        let mut world = World::new();
-        let mut seen: Vec<Seen> = Vec::new();
-        let mut limits: Vec<(u32, Duration)> = Vec::new();
-        for (nth, ((count, period), same, pause, starts)) in runs.into_iter().enumerate() {
-            // Quick ones are reserved several at a time.
-            let count = if quick { count * 10 } else { count };
-            let next = (count, Duration::from_millis(if quick { period / 4 + 50 } else { period }));
-            limits.push(limits.last().copied().filter(|_| same).unwrap_or(next));
-            let (count, period) = limits[nth];
-            let settings = upstream(&format!("\"{count}/{}ms\"", period.as_millis()));
-            let mut run = if nth == 0 { world.first(&settings) } else { world.run(&settings) };
-            for (way, gap, tend) in starts {
-                let start = world.take(&mut run, &Charge::ONE);
-                seen.push((start, start + Duration::from_millis(way), nth));
-                world.now += Duration::from_millis(gap);
-                if tend {
-                    run.journal.tend(world.clock());
-                }
-            }
-            drop(run);
-            world.now += Duration::from_millis(pause);
-        }
-        prop_assert_eq!(exceeded(&seen, &limits), None);
-    }
 }

@@ -1,0 +1,401 @@
+//! The checked settings of one API: where it is, what it allows, and how its
+//! requests wait, are sent and are sent again.
+
+use std::fmt;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, StatusCode};
+
+/// One API behind the proxy, with its limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// The name of its table; a metric label.
+    pub name: String,
+    /// Where its requests go.
+    pub url: Url,
+    /// Which requests are its own.
+    pub route: Route,
+    /// Limits that hold together; empty when the API has none.
+    pub limits: Vec<Limit>,
+    /// How long a request can be on its way before the API has counted it.
+    pub guard: Guard,
+    /// What a request costs; the first rule that applies decides.
+    pub costs: Vec<CostRule>,
+    /// Most keys of one kind that are told apart.
+    pub max_keys: NonZeroUsize,
+    /// Most requests of one key waiting.
+    pub max_waiting_per_key: NonZeroUsize,
+    /// How a request is sent again.
+    pub retry: Retry,
+    /// How its responses say what is left of its budget.
+    pub dialect: Dialect,
+    /// When it is paused, and for how long.
+    pub cooldown: Cooldown,
+    /// Most calls at once.
+    pub max_in_flight: NonZeroUsize,
+    /// Most requests for an upgrade and tunnels at once, below `max_in_flight`;
+    /// 0 where no upgrade is passed on.
+    pub max_upgrades: usize,
+    /// The longest body that is read before the request is queued, in bytes.
+    pub buffer_body: usize,
+    /// The longest body of a request, in bytes.
+    pub max_body: u64,
+    /// Whether forwarded responses tell the time spent in the queue.
+    pub server_timing: bool,
+    /// Whether the caller's `Host` is sent instead of the URL's.
+    pub keep_host: bool,
+    /// Whether requests say that they came through here.
+    pub via: bool,
+    /// What becomes of the fields that tell where a request came from.
+    pub forwarded: Forwarded,
+    /// The bounds of its queue.
+    pub queue: Queue,
+    /// Bounds on the time of each step of a call.
+    pub timeouts: Timeouts,
+    /// Its connections.
+    pub connection: Connection,
+    /// How its certificate is verified, and ours shown; used for `https`.
+    pub tls: Tls,
+    /// Fields set on every request, replacing the caller's.
+    pub headers: Vec<(String, Value)>,
+}
+
+/// Scheme, host and port of an API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Url {
+    /// Whether the scheme is `https`.
+    pub https: bool,
+    /// Host name, or IP address without brackets.
+    pub host: String,
+    /// Port, given or implied by the scheme.
+    pub port: u16,
+    /// `host[:port]` as it goes into the `Host` field.
+    pub authority: String,
+}
+
+/// Which requests belong to an upstream. An empty route takes all.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Route {
+    /// The request's host, lower case, without port.
+    pub host: Option<String>,
+    /// The start of the request's path: `/github` takes `/github` and `/github/...`.
+    pub prefix: Option<String>,
+    /// Whether the prefix stays on the path that is sent upstream.
+    pub keep_prefix: bool,
+}
+
+/// One limit of an API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    /// The limit as written, canonical: a metric label, unique in its lane.
+    pub label: String,
+    /// Requests per period.
+    pub count: NonZeroU32,
+    /// The period.
+    pub period: Duration,
+    /// Most requests at once.
+    pub burst: NonZeroU32,
+    /// Whether no window of `period` may hold more than `count` starts; not so
+    /// for a documented token bucket.
+    pub window: bool,
+    /// What tells apart those of whom each has this limit; `None` when all
+    /// share it.
+    pub per: Option<Per>,
+    /// What it counts.
+    pub counts: Counts,
+}
+
+/// What tells callers apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Per {
+    /// The value of a header field.
+    Header(String),
+    /// The value of a cookie.
+    Cookie(String),
+    /// The caller's IP address.
+    Address,
+    /// A segment of the path, counted from 1.
+    Segment(NonZeroUsize),
+}
+
+/// What a limit counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Counts {
+    /// The cost of each request.
+    #[default]
+    Cost,
+    /// Each request as one.
+    Requests,
+}
+
+/// What some requests cost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CostRule {
+    /// A constant, for requests with this method and path.
+    Fixed {
+        /// Any, if `None`.
+        method: Option<String>,
+        /// The path that requests are sent to, whole segments; `*` stands for
+        /// one segment, `**` at the end for any rest. Any path, if `None`.
+        path: Option<String>,
+        /// At least 1.
+        cost: NonZeroU32,
+    },
+    /// What a header field says, which is not passed on. Does not apply where
+    /// that is no whole number.
+    Header(String),
+}
+
+/// How a request is sent again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// Most turns of one request.
+    pub attempts: NonZeroU32,
+    /// Requests sent again after a failure, per hundred.
+    pub budget: u32,
+    /// How long a request is held while the API cannot be reached.
+    pub hold: Duration,
+}
+
+/// How long a request can be on its way before the API has counted it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guard {
+    /// Follows the measured round trip.
+    Auto,
+    /// A fixed time.
+    Fixed(Duration),
+}
+
+impl Upstream {
+    /// The kinds of keys that its limits name, each once.
+    pub fn kinds(&self) -> Vec<&Per> {
+        let mut kinds = Vec::new();
+        for per in self.limits.iter().filter_map(|limit| limit.per.as_ref()) {
+            if !kinds.contains(&per) {
+                kinds.push(per);
+            }
+        }
+        kinds
+    }
+
+    /// The most that one request can cost: what the smallest of the limits that
+    /// count costs would let start at once.
+    pub fn most_cost(&self) -> NonZeroU32 {
+        let limits = self.limits.iter();
+        let counting = limits.filter(|limit| limit.counts == Counts::Cost);
+        counting.map(Limit::most).min().unwrap_or(NonZeroU32::MAX)
+    }
+}
+
+impl Limit {
+    /// The most that it would ever let start at once.
+    pub fn most(&self) -> NonZeroU32 {
+        match self.window {
+            true => self.count,
+            false => self.burst,
+        }
+    }
+}
+
+/// What becomes of `Forwarded`, `X-Forwarded-*` and `X-Real-IP`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwarded {
+    /// The caller's are removed.
+    Strip,
+    /// The caller's are passed on.
+    Keep,
+    /// The caller's are replaced by ours.
+    Set,
+}
+
+/// How the responses of an API say what is left of its budget.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dialect {
+    /// Not at all; `Retry-After` is ignored as well.
+    None,
+    /// Only a refusal says how long to wait.
+    RetryAfter,
+    /// `x-ratelimit-*`, reset in epoch seconds.
+    Github,
+    /// `x-ratelimit-*-requests` and `-tokens`, reset as `6m0s`.
+    Openai,
+    /// `anthropic-ratelimit-*`, reset in RFC 3339.
+    Anthropic,
+    /// `x-ratelimit-*`, reset after fractional seconds.
+    Discord,
+    /// `x-shopify-shop-api-call-limit: 32/40`.
+    Shopify,
+    /// `x-ratelimit-*`, a decimal remaining, reset in seconds.
+    Reddit,
+    /// `x-hubspot-ratelimit-*`, interval in milliseconds.
+    Hubspot,
+    /// `RateLimit` and its older forms, of the IETF's drafts.
+    Ietf,
+    /// Fields that the file names.
+    Fields(Fields),
+}
+
+/// The response fields of a budget counted in requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fields {
+    /// Requests left; there unless `used` and `limit` are.
+    pub remaining: Option<HeaderName>,
+    /// Requests spent.
+    pub used: Option<HeaderName>,
+    /// Requests in all.
+    pub limit: Option<HeaderName>,
+    /// When the budget is whole again.
+    pub reset: HeaderName,
+    /// How `reset` is written.
+    pub unit: Unit,
+}
+
+/// How the time of a reset is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Seconds from the response on, decimals allowed.
+    Seconds,
+    /// Milliseconds from the response on.
+    Milliseconds,
+    /// Seconds since 1970.
+    EpochSeconds,
+    /// Milliseconds since 1970.
+    EpochMilliseconds,
+    /// A time such as `2026-11-25T10:00:00Z`.
+    Rfc3339,
+    /// A time from the response on such as `6m0s` or `20ms`.
+    Duration,
+}
+
+/// When a lane is paused by what the API answers, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cooldown {
+    /// The answers that mean "too many requests"; any of them does.
+    pub signals: Arc<[Signal]>,
+    /// The pause after an answer that does not say how long; more than zero, at
+    /// most `longest`. Doubles with each refusal that follows.
+    pub first: Duration,
+    /// The longest pause, whatever the answer says; at most one day.
+    pub longest: Duration,
+    /// Whether only requests with the same key pause, where limits have keys.
+    pub keyed: bool,
+}
+
+/// An answer that means "too many requests". All that is set must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signal {
+    /// Its status.
+    pub status: StatusCode,
+    /// A field that it has.
+    pub header: Option<HeaderName>,
+    /// The value of that field, in any case; any value when `None`.
+    pub equals: Option<String>,
+    /// A text that its body holds near the beginning, in any case.
+    pub body: Option<String>,
+}
+
+/// The bounds of a lane's queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// Most requests waiting.
+    pub max_requests: NonZeroUsize,
+    /// Most bytes of heads and buffered bodies waiting.
+    pub max_bytes: usize,
+    /// Longest wait, from arrival.
+    pub max_wait: Duration,
+    /// What a caller meets when there is no place.
+    pub when_full: WhenFull,
+}
+
+/// What a caller meets when the queue has no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It waits for a place.
+    Wait,
+    /// It is refused at once.
+    Reject,
+}
+
+/// Bounds on the time of each step of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Name resolution.
+    pub dns: Duration,
+    /// The TCP connection, over all addresses.
+    pub connect: Duration,
+    /// The TLS handshake.
+    pub tls: Duration,
+    /// From the start of the request, or the last piece of a body that streams,
+    /// to the response head.
+    pub response: Duration,
+    /// Between two pieces of the response body.
+    pub stall: Duration,
+    /// Between two pieces of a tunnel, in either direction.
+    pub tunnel_idle: Duration,
+    /// From arrival to the end of the response; `None` for no bound.
+    pub total: Option<Duration>,
+}
+
+/// The connections to an API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// Tries to open a connection before a request fails for want of one.
+    pub attempts: NonZeroU32,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
+    /// How old a connection may get.
+    pub max_age: Duration,
+    /// When HTTP/2 is spoken.
+    pub http2: Http2,
+}
+
+/// When HTTP/2 is spoken with an API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Http2 {
+    /// Never.
+    Off,
+    /// If the API takes it when TLS is negotiated.
+    Offered,
+    /// Always, without asking (RFC 9113, section 3.3).
+    PriorKnowledge,
+}
+
+/// How the API's certificate is verified, and ours shown.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tls {
+    /// Trust only the authorities in this PEM file instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// Our own certificate chain and key, both PEM.
+    pub identity: Option<Identity>,
+    /// The name to ask for and to verify, instead of the URL's host.
+    pub server_name: Option<String>,
+}
+
+/// A client certificate and its key, both as PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate chain.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// The value of a configured header field. `Debug` never shows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Value(pub(crate) String);
+
+impl Value {
+    /// The text to send.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[hidden]")
+    }
+}

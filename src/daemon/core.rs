@@ -1,0 +1,130 @@
+//! The cores: one thread each, with a current-thread runtime, its own listeners,
+//! its own part of every lane, and the routes to them.
+//!
+//! A core serves until its listeners have ended, follows the roster of lanes as
+//! reloads change it, and ends when the daemon says that all have been answered.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::runtime;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::{DaemonError, Parts};
+use crate::lane::{Lane, Roster};
+use crate::listen::Listener;
+use crate::pacing::alarm::Alarm;
+use crate::proxy::Proxy;
+use crate::server::Server;
+
+/// For connections to the upstreams to be closed properly.
+const FAREWELL: Duration = Duration::from_millis(20);
+
+/// Starts one thread per core and waits until all of them serve. The receiver
+/// gets a message from a core that fails, and ends when all cores have.
+pub(super) async fn start_cores(
+    parts: &Parts,
+    listeners: Vec<Vec<Listener>>,
+) -> Result<mpsc::Receiver<()>, DaemonError> {
+    let (alive, lost) = mpsc::channel(1);
+    let mut starts = Vec::new();
+    for (number, listeners) in listeners.into_iter().enumerate() {
+        let (parts, alive) = (parts.clone(), alive.clone());
+        let (serving, started) = oneshot::channel();
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(DaemonError::System)?;
+        let core = move || {
+            let ran = runtime.block_on(run_core(&parts, number, listeners, serving));
+            // The connections' tasks end here, before the core counts as ended.
+            drop(runtime);
+            if let Err(error) = ran {
+                tracing::error!(%error, core = number, "a core failed");
+                let _ = alive.try_send(());
+            }
+        };
+        let thread = thread::Builder::new().name(format!("core-{number}"));
+        thread.spawn(core).map_err(DaemonError::System)?;
+        starts.push(started);
+    }
+    for started in starts {
+        started.await.map_err(|_gone| DaemonError::CoreLost)?;
+    }
+    Ok(lost)
+}
+
+/// One core's life: serves until the daemon has ended.
+async fn run_core(
+    parts: &Parts,
+    number: usize,
+    listeners: Vec<Listener>,
+    serving: oneshot::Sender<()>,
+) -> io::Result<()> {
+    let mut roster = parts.roster.clone();
+    let mut lanes = Vec::new();
+    let proxy = parts.proxy(&mut lanes, &roster.borrow_and_update().clone(), number)?;
+    let server = Server {
+        proxy: Arc::new(ArcSwap::from_pointee(proxy)),
+        settings: Arc::clone(&parts.client),
+        connections: Arc::clone(&parts.connections),
+        draining: parts.draining.clone(),
+    };
+    let mut servers = JoinSet::new();
+    for listener in listeners {
+        servers.spawn(server.clone().run(listener));
+    }
+    // Whether anybody still waits for it does not matter here.
+    let _ = serving.send(());
+    loop {
+        tokio::select! {
+            ran = servers.join_next() => match ran {
+                Some(ran) => ran.map_err(io::Error::other)??,
+                None => break,
+            },
+            Ok(()) = roster.changed() => {
+                let roster = roster.borrow_and_update().clone();
+                match parts.proxy(&mut lanes, &roster, number) {
+                    Ok(proxy) => server.proxy.store(Arc::new(proxy)),
+                    Err(error) => tracing::error!(%error, core = number, "a core cannot follow"),
+                }
+                parts.followed.add_permits(1);
+            }
+        }
+    }
+    let mut ended = parts.ended.clone();
+    // The sender lives until all cores have ended.
+    let _ = ended.wait_for(|ended| *ended).await;
+    // Without their senders the upstream connections close; a moment for their
+    // drivers to say so to the other end.
+    drop((server, lanes));
+    sleep(FAREWELL).await;
+    Ok(())
+}
+
+impl Parts {
+    /// What core `number` serves by `roster`. Of its `lanes` it keeps those that
+    /// stay.
+    fn proxy(&self, lanes: &mut Vec<Lane>, roster: &Roster, number: usize) -> io::Result<Proxy> {
+        let mut next = Vec::new();
+        for shared in &roster.lanes {
+            let known = lanes.iter().find(|lane| lane.is_of(shared)).cloned();
+            match known {
+                Some(lane) => {
+                    lane.follow();
+                    next.push(lane);
+                }
+                None => next.push(Lane::new(shared, number, Alarm::precise()?)),
+            }
+        }
+        lanes.clone_from(&next);
+        let unrouted = Arc::clone(&self.unrouted);
+        let max_headers = self.client.max_headers;
+        Ok(Proxy::new(next, unrouted, roster.log_requests, max_headers))
+    }
+}
