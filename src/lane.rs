@@ -13,9 +13,11 @@
 //! Workers are spawned when jobs wait that nobody stands ready for, at most
 //! `max_in_flight` of them; each is one task on the core that called for it.
 //! `charge` says what a request costs, and whom; `share` keeps one key from
-//! filling the queue. `account` follows each request to exactly one outcome;
-//! `passage` carries the response body and gives the connection back, `tunnel`
-//! what follows a change of protocol.
+//! filling the queue, and `lines` from delaying another. `exchange` makes the
+//! call of a `turn`, and says what may go for another one (`retry`). `account`
+//! follows each request to exactly one outcome; `passage` carries the response
+//! body and gives the connection back (`lease`, `link`), `tunnel` what follows a
+//! change of protocol. The lanes of all upstreams are a `roster`.
 //!
 //! Shutdown: the daemon sets `cut` when the drain time is over; everything that
 //! waits here then ends as `draining`. Tasks end with their core's runtime.
@@ -176,8 +178,8 @@ impl Shared {
             tracing::warn!(
                 upstream = self.name,
                 seconds = wait.as_secs().saturating_add(1),
-                "what was spent before is not known, so it counts as everything, and for so long \
-                 less starts; `state.missing = \"fresh\"` counts it as nothing"
+                "what was spent before is not known and counts as everything: for so many seconds \
+                 less may start than the limits say; `state.missing = \"fresh\"` counts it as nothing"
             );
         }
         self.journal = Some(journal);

@@ -34,6 +34,7 @@
 //! | accept loop, one per listener and core | `daemon` | when the stop begins |
 //! | connection of a caller | `server` | when it closes, or with its core |
 //! | worker, at most `max_in_flight` per lane | `lane::worker` | when its response head is passed on or nobody waits |
+//! | tender of the journals | `daemon` | when the daemon ends |
 //! | driver of an upstream connection | `lane::worker` | when the connection closes |
 //! | sweeper of idle connections, one per lane and core | `lane` | with its core |
 //!
@@ -46,7 +47,9 @@
 //! | a request head under way | `server::stream` | `client.max_header_bytes`, `client.max_headers`, `client.header_timeout` |
 //! | requests and their bytes | `lane::queue` | `queue.max_requests`, `queue.max_bytes`, `queue.max_wait` |
 //! | jobs on the way to the line | the mpsc channel | `queue.max_requests` |
-//! | calls | `lane::worker` | `max_in_flight` |
+//! | requests of one key | `lane::share` | `keys.max_waiting` |
+//! | calls | `lane::worker` | `max_in_flight`, of them tunnels `max_upgrades` |
+//! | turns of one request | `lane::exchange` | `retry.attempts`, `retry.budget` |
 //!
 //! # Where to change what
 //!

@@ -80,7 +80,7 @@ pub(crate) enum Again {
     Failed,
     /// The upstream was closing an idle connection.
     Closing,
-    /// Nothing of it was sent.
+    /// The upstream has provably taken nothing of it.
     Unsent,
 }
 

@@ -317,17 +317,21 @@ fn broken(
     }
     let silent = matches!(outcome, Outcome::UpstreamFailed(Break::Unanswered));
     let answered = matches!(outcome, Outcome::UpstreamFailed(_)) && !silent;
-    let untaken = |spare: &Spare| {
-        failed.took_nothing() || (spare.repeatable && spare.closing && failed.is_closed())
-    };
-    match spare {
+    let free = |spare: &Spare| match failed.took_nothing() {
+        true => Some(Again::Unsent),
         // The upstream was closing an idle connection: nobody's failure.
-        Some(spare) if untaken(&spare) && account.may_go_again(now) => {
+        false => {
+            (spare.repeatable && spare.closing && failed.is_closed()).then_some(Again::Closing)
+        }
+    };
+    let reason = spare.as_deref().and_then(free);
+    match (spare, reason) {
+        (Some(spare), Some(reason)) if account.may_go_again(now) => {
             turn.close(End::Lost, now);
-            account.give_back(Again::Closing);
+            account.give_back(reason);
             Broken::Again(Box::new((spare.request, account)))
         }
-        spare if silent => {
+        (spare, _) if silent => {
             turn.close(failure(shared), now);
             after_failure(shared, spare, account, now, outcome)
         }

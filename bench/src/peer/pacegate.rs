@@ -29,6 +29,9 @@ pub(super) fn config(contender: &Contender, place: Place) -> String {
 admin = "{admin}"
 threads = {threads}
 
+[state]
+missing = "fresh"
+
 [client]
 max_connections = 30000
 
