@@ -159,9 +159,16 @@ impl Server {
         let service = self.service(activity, &ending, peer);
         let stream = Stream::new(stream, sniffed, settings, activity, &ending);
         let result = match stream.is_raw() {
-            false => self.serve_http1(stream, activity, service).await,
-            // Boxed, so that the others do not carry its room about.
-            true => Box::pin(self.serve_http2(stream, activity, service)).await,
+            false => {
+                let shut = http1::UpgradeableConnection::graceful_shutdown;
+                self.drive(activity, self.http1(stream, service), shut)
+                    .await
+            }
+            true => {
+                let shut = http2::Connection::graceful_shutdown;
+                self.drive(activity, self.http2(stream, service), shut)
+                    .await
+            }
         };
         if let Err(error) = result {
             tracing::debug!(%error, "a caller's connection ended");
@@ -210,12 +217,13 @@ impl Server {
         })
     }
 
-    async fn serve_http1<T, S>(
+    /// A connection of HTTP/1.1, ready to be driven. In a box, like the other: as
+    /// part of its task's future it would take its room twice over.
+    fn http1<T, S>(
         &self,
         stream: Stream<T>,
-        activity: &Activity,
         service: S,
-    ) -> hyper::Result<()>
+    ) -> Pin<Box<http1::UpgradeableConnection<TokioIo<Stream<T>>, S>>>
     where
         T: AsyncRead + AsyncWrite + Reset + Send + Unpin + 'static,
         S: Service<
@@ -237,17 +245,15 @@ impl Server {
             builder.max_headers(settings.max_headers);
         }
         let connection = builder.serve_connection(TokioIo::new(stream), service);
-        let connection = pin!(connection.with_upgrades());
-        let shut = http1::UpgradeableConnection::graceful_shutdown;
-        self.drive(activity, connection, shut).await
+        Box::pin(connection.with_upgrades())
     }
 
-    async fn serve_http2<T, S>(
+    /// A connection of HTTP/2.
+    fn http2<T, S>(
         &self,
         stream: Stream<T>,
-        activity: &Activity,
         service: S,
-    ) -> hyper::Result<()>
+    ) -> Pin<Box<http2::Connection<TokioIo<Stream<T>>, S, TokioExecutor>>>
     where
         T: AsyncRead + AsyncWrite + Reset + Send + Unpin + 'static,
         S: Service<
@@ -264,9 +270,7 @@ impl Server {
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(u32::try_from(max_list).unwrap_or(u32::MAX))
             .keep_alive_interval(PING_INTERVAL);
-        let connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let shut = http2::Connection::graceful_shutdown;
-        self.drive(activity, connection, shut).await
+        Box::pin(builder.serve_connection(TokioIo::new(stream), service))
     }
 
     /// Drives `connection`. Once the daemon begins to stop, or the connection's
@@ -279,7 +283,7 @@ impl Server {
     async fn drive<C>(
         &self,
         activity: &Activity,
-        mut connection: Pin<&mut C>,
+        mut connection: Pin<Box<C>>,
         shut: impl Fn(Pin<&mut C>),
     ) -> hyper::Result<()>
     where
