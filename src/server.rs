@@ -64,6 +64,9 @@ const MAX_HEADER_LIST: usize = 768 << 10;
 /// Between two pings on a caller's HTTP/2 connection.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
+type Http1<T, S> = http1::UpgradeableConnection<TokioIo<Stream<T>>, S>;
+type Http2<T, S> = http2::Connection<TokioIo<Stream<T>>, S, TokioExecutor>;
+
 /// One core's server.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
@@ -219,11 +222,7 @@ impl Server {
 
     /// A connection of HTTP/1.1, ready to be driven. In a box, like the other: as
     /// part of its task's future it would take its room twice over.
-    fn http1<T, S>(
-        &self,
-        stream: Stream<T>,
-        service: S,
-    ) -> Pin<Box<http1::UpgradeableConnection<TokioIo<Stream<T>>, S>>>
+    fn http1<T, S>(&self, stream: Stream<T>, service: S) -> Pin<Box<Http1<T, S>>>
     where
         T: AsyncRead + AsyncWrite + Reset + Send + Unpin + 'static,
         S: Service<
@@ -249,11 +248,7 @@ impl Server {
     }
 
     /// A connection of HTTP/2.
-    fn http2<T, S>(
-        &self,
-        stream: Stream<T>,
-        service: S,
-    ) -> Pin<Box<http2::Connection<TokioIo<Stream<T>>, S, TokioExecutor>>>
+    fn http2<T, S>(&self, stream: Stream<T>, service: S) -> Pin<Box<Http2<T, S>>>
     where
         T: AsyncRead + AsyncWrite + Reset + Send + Unpin + 'static,
         S: Service<
