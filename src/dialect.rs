@@ -18,9 +18,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, SystemTime};
 
 use ::http::header::{AGE, DATE};
-use ::http::{HeaderMap, HeaderName};
+use ::http::{HeaderMap, HeaderName, StatusCode};
 
-use crate::config::{Dialect, Fields, Unit};
+use crate::config::{Dialect, Fields, Unit, Upstream};
 
 mod ietf;
 mod named;
@@ -81,6 +81,14 @@ pub(crate) fn budgets(dialect: &Dialect, headers: &HeaderMap, now: SystemTime) -
     };
     let found = table.iter().filter_map(|entry| entry.read(headers, now));
     found.collect()
+}
+
+/// Whether an answer of that `status` says nothing of limits, whatever its fields
+/// are.
+pub(crate) fn is_fine(settings: &Upstream, status: StatusCode) -> bool {
+    let silent = matches!(settings.dialect, Dialect::None | Dialect::RetryAfter);
+    let mut signals = settings.cooldown.signals.iter();
+    silent && signals.all(|signal| signal.status != status)
 }
 
 /// What `fields` tell of a budget of requests.

@@ -7,6 +7,10 @@
 
 pub(crate) mod answer;
 pub(crate) mod body;
+pub(crate) mod chunked;
+pub(crate) mod date;
+pub(crate) mod grammar;
 pub(crate) mod head;
+pub(crate) mod plain;
 pub(crate) mod response;
 pub(crate) mod upgrade;

@@ -22,17 +22,20 @@
 //! Shutdown: the daemon sets `cut` when the drain time is over; everything that
 //! waits here then ends as `draining`. Tasks end with their core's runtime.
 
+use std::future::{Future, poll_fn};
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroU64};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Poll;
 use std::time::Duration;
 
 use ::http::{Response, request};
 use arc_swap::{ArcSwap, Guard};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::config;
 use crate::metrics::{Cells, Snapshot};
@@ -295,15 +298,7 @@ impl Lane {
             runtime: Handle::current(),
             shared: Arc::clone(shared),
         }));
-        let sweeper = Arc::downgrade(&lane.0);
-        tokio::spawn(async move {
-            while let Some(core) = sweeper.upgrade() {
-                core.link.load().pool.sweep(Instant::now());
-                let pause = core.shared.settings().connection.idle_timeout / 2;
-                drop(core);
-                tokio::time::sleep(pause).await;
-            }
-        });
+        tokio::spawn(sweep(Arc::downgrade(&lane.0)));
         lane
     }
 
@@ -345,6 +340,27 @@ impl Lane {
             _ => wait,
         }
     }
+}
+
+/// Drops connections that are not used any more, from time to time and when one
+/// closes, as long as there is `core`.
+async fn sweep(core: Weak<Core>) {
+    let mut pause = pin!(sleep(Duration::ZERO));
+    poll_fn(|cx| {
+        let Some(core) = core.upgrade() else {
+            return Poll::Ready(());
+        };
+        let now = Instant::now();
+        core.link.load().pool.sweep(now, cx.waker());
+        if pause.as_mut().poll(cx).is_ready() {
+            let idle = core.shared.settings().connection.idle_timeout;
+            pause.as_mut().reset(now + idle / 2);
+            // Asks to be woken then.
+            let _: Poll<()> = pause.as_mut().poll(cx);
+        }
+        Poll::Pending
+    })
+    .await;
 }
 
 #[cfg(test)]

@@ -16,10 +16,12 @@ use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
 
 use crate::config::{self, Forwarded};
+use crate::http::plain::request::{self as plain, Plain, Rewrite};
 use crate::http::{answer, head, upgrade};
 use crate::lane::{Lane, Passage};
 use crate::metrics::Cells;
 use crate::outcome::{Fault, Outcome};
+use crate::pacing::Charge;
 
 /// The body of any response: the upstream's, or one of our own.
 pub(crate) type AnswerBody = Either<Passage, Full<Bytes>>;
@@ -42,6 +44,24 @@ struct Route {
     lane: Lane,
     /// Set on every request.
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// How plain requests change, and their longest body, in bytes; `None` where
+    /// what is to be done needs a map of the fields.
+    plain: Option<(Rewrite, usize)>,
+}
+
+/// A request of the plain kind that is ready to be answered.
+#[derive(Debug)]
+pub(crate) struct PlainCall {
+    route: usize,
+    request: Plain,
+    note: Option<String>,
+}
+
+impl PlainCall {
+    /// Whether it is a HEAD.
+    pub(crate) fn head_only(&self) -> bool {
+        self.request.head_only()
+    }
 }
 
 impl Proxy {
@@ -106,6 +126,32 @@ impl Proxy {
         }
     }
 
+    /// A request of the plain kind, ready to be answered; `None` where it needs
+    /// more than that.
+    pub(crate) fn plain(&self, head: &plain::Head<'_>, body: &[u8]) -> Option<PlainCall> {
+        let host = head::host_and_port(head.host()).0;
+        let takes = |route: &Route| route.rule_takes(Some(host), head.path());
+        let route = self.routes.iter().position(takes)?;
+        let (rewrite, longest_body) = self.routes[route].plain.as_ref()?;
+        if body.len() > *longest_body {
+            return None;
+        }
+        Some(PlainCall {
+            route,
+            request: head.request(rewrite, body),
+            note: self.log_requests.then(|| head.note()),
+        })
+    }
+
+    /// Answers a request of the plain kind.
+    pub(crate) async fn handle_plain(&self, call: PlainCall) -> Response<AnswerBody> {
+        let lane = &self.routes[call.route].lane;
+        match lane.call_plain(call.request, call.note).await {
+            Ok(response) => response.map(Either::Left),
+            Err(outcome) => refusal(outcome, lane.retry_after(&Charge::ONE, outcome), false),
+        }
+    }
+
     /// Answers a request of OPTIONS or TRACE that goes no further: we support the
     /// former (RFC 9110, section 7.6.2), and reflect nothing.
     fn answer_last_hop(&self, head: &request::Parts, has_body: bool) -> Response<AnswerBody> {
@@ -151,31 +197,35 @@ impl Route {
             value.set_sensitive(true);
             Some((HeaderName::try_from(name).ok()?, value))
         });
+        let headers: Vec<_> = headers.collect();
         Self {
             rule: settings.route.clone(),
-            headers: headers.collect(),
+            plain: plain_rules(&settings, &headers),
+            headers,
             lane,
         }
     }
 
     fn takes(&self, request: &request::Parts) -> bool {
-        let host = self.rule.host.as_ref().is_none_or(|host| {
-            head::host(request).is_some_and(|given| given.eq_ignore_ascii_case(host.as_bytes()))
+        self.rule_takes(head::host(request), request.uri.path())
+    }
+
+    fn rule_takes(&self, host: Option<&[u8]>, path: &str) -> bool {
+        let hosts = self.rule.host.as_ref().is_none_or(|known| {
+            host.is_some_and(|host| host.eq_ignore_ascii_case(known.as_bytes()))
         });
-        host && self.rule.prefix.as_ref().is_none_or(|prefix| {
-            let rest = request.uri.path().strip_prefix(prefix.as_str());
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        })
+        hosts
+            && self.rule.prefix.as_ref().is_none_or(|prefix| {
+                let rest = path.strip_prefix(prefix.as_str());
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            })
     }
 
     /// Makes the head what the upstream gets, but for what depends on the
     /// connection it goes over.
     fn rewrite(&self, request: &mut request::Parts, peer: Option<IpAddr>) {
         let settings = self.lane.settings();
-        let prefix = match self.rule.keep_prefix {
-            true => 0,
-            false => self.rule.prefix.as_ref().map_or(0, String::len),
-        };
+        let prefix = cut(&self.rule);
         let sets = settings.forwarded == Forwarded::Set;
         let authority = (sets || settings.keep_host).then(|| head::authority(request));
         let authority = authority.flatten();
@@ -200,6 +250,37 @@ impl Route {
             headers.insert(name.clone(), value.clone());
         }
     }
+}
+
+/// Bytes at the start of a path that are not sent.
+fn cut(rule: &config::Route) -> usize {
+    match rule.keep_prefix {
+        true => 0,
+        false => rule.prefix.as_ref().map_or(0, String::len),
+    }
+}
+
+/// How plain requests of a lane change and their longest body.
+fn plain_rules(
+    settings: &config::Upstream,
+    headers: &[(HeaderName, HeaderValue)],
+) -> Option<(Rewrite, usize)> {
+    if !settings.costs.is_empty()
+        || !settings.kinds().is_empty()
+        || settings.forwarded == Forwarded::Set
+    {
+        return None;
+    }
+    let host = HeaderValue::try_from(settings.url.authority.as_str()).ok()?;
+    let rewrite = Rewrite::new(
+        cut(&settings.route),
+        Some(&host).filter(|_| !settings.keep_host),
+        settings.forwarded == Forwarded::Keep,
+        settings.via,
+        headers,
+    )?;
+    let longest = usize::try_from(settings.max_body).unwrap_or(usize::MAX);
+    Some((rewrite, longest.min(settings.buffer_body)))
 }
 
 /// Our own answer. What is left of a body that was not read would be taken for a

@@ -41,6 +41,7 @@ mod connections;
 mod ending;
 mod framing;
 mod linger;
+mod plain;
 mod sniff;
 mod stream;
 
@@ -142,18 +143,31 @@ impl Server {
         }
     }
 
-    /// Serves one connection until it closes.
+    /// Serves one connection until it closes: as long as its requests are plain
+    /// by itself, then by hyper.
     async fn serve<T>(self, mut stream: T, peer: Option<IpAddr>, seat: Seat)
+    where
+        T: AsyncRead + AsyncWrite + Reset + Send + Unpin + 'static,
+    {
+        if let Some(bytes) = plain::serve(&self, &mut stream, &seat.activity).await {
+            // In a box, as most connections never come here.
+            Box::pin(self.serve_other(stream, bytes, peer, seat)).await;
+        }
+    }
+
+    /// Serves the rest of a connection of which `bytes` have come.
+    async fn serve_other<T>(self, mut stream: T, bytes: Vec<u8>, peer: Option<IpAddr>, seat: Seat)
     where
         T: AsyncRead + AsyncWrite + Reset + Send + Unpin + 'static,
     {
         let settings = &*self.settings;
         let mut draining = self.draining.clone();
         let ending = Arc::<Ending>::default();
+        let sniffed = sniff::sniff(&mut stream, bytes);
         let sniffed = tokio::select! {
             biased;
-            sniffed = time::timeout(settings.header_timeout, sniff::sniff(&mut stream)) => sniffed,
-            // It has sent nothing yet.
+            sniffed = time::timeout(settings.header_timeout, sniffed) => sniffed,
+            // It has sent no request yet.
             () = stopping(&mut draining) => return,
             () = leaving(&seat.activity) => return,
         };

@@ -1,33 +1,42 @@
 //! The connections to one upstream, and one exchange over one of them.
 //!
 //! A [`Dialer`] opens connections (`connect`, `tls`), a [`Pool`] keeps the ready
-//! ones of one core, and a [`Connection`] sends one request at a time. No task
-//! runs here: opening returns the future that drives the connection, and the
-//! lane spawns it. What happens when, and why, is the lane's business.
+//! ones of one core, and a [`Connection`] sends one request at a time. Over
+//! HTTP/1.1 a request of the plain kind goes on the connection itself (`plain`);
+//! for any other the connection is lent to hyper for that exchange (`lent`).
+//! What happens when, and why, is the lane's business.
 
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use ::http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRAILER, TRANSFER_ENCODING};
+use ::http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TRAILER, TRANSFER_ENCODING};
 use ::http::uri::Authority;
-use ::http::{Method, Request, Response, Uri, Version};
-use hyper::body::{Body, Incoming};
-use hyper::client::conn::{http1, http2};
-use tokio::sync::oneshot;
+use ::http::{Method, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Body;
+use hyper::client::conn::http2;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::http::body::Upload;
-use crate::http::response;
+use crate::http::plain::request::{Plain, is_repeatable};
 #[cfg(test)]
 pub(crate) use connect::fake;
 pub(crate) use connect::{ConnectError, Dialer};
 pub(crate) use failure::SendError;
+pub(crate) use inbound::{Inbound, InboundError};
+use lent::Loan;
+pub(crate) use plain::read;
+use plain::{Exchange, Line};
 pub(crate) use pool::Pool;
-use wire::{Mark, Traffic};
 
 mod connect;
 mod failure;
+mod inbound;
+mod lent;
+mod plain;
 mod pool;
 mod tls;
 mod wire;
@@ -51,13 +60,24 @@ pub(crate) struct Connection {
 
 #[derive(Debug)]
 enum Protocol {
-    /// With the bytes that went over it, and what ends its driver when dropped.
-    Http1(
-        http1::SendRequest<Upload>,
-        Arc<Traffic>,
-        oneshot::Sender<()>,
-    ),
+    /// No exchange is under way.
+    Http1(Line),
+    /// hyper has it, for one exchange.
+    Lent(Loan),
+    /// The body of a response has it, or it is gone.
+    Away,
     Http2(http2::SendRequest<Upload>, Streams),
+}
+
+/// What comes of a request that was sent.
+type Sent = Result<Response<Inbound>, Box<SendError>>;
+
+/// A request on its way to the upstream.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    /// Its target is a path and query.
+    Parsed(Box<Request<Upload>>),
+    Plain(Plain),
 }
 
 /// One of the calls on an HTTP/2 connection.
@@ -93,56 +113,142 @@ impl Drop for Streams {
     }
 }
 
+impl Outgoing {
+    /// A second copy, if the whole body is in memory.
+    pub(crate) fn try_clone(&self) -> Option<Self> {
+        let request = match self {
+            Self::Plain(plain) => return Some(Self::Plain(plain.clone())),
+            Self::Parsed(request) => request,
+        };
+        let mut copy = Request::new(request.body().try_clone()?);
+        *copy.method_mut() = request.method().clone();
+        *copy.uri_mut() = request.uri().clone();
+        *copy.headers_mut() = request.headers().clone();
+        // The case of the names is in there.
+        *copy.extensions_mut() = request.extensions().clone();
+        Some(Self::Parsed(Box::new(copy)))
+    }
+
+    /// Whether it may be repeated although it may have been acted upon.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        match self {
+            Self::Plain(plain) => plain.is_repeatable(),
+            Self::Parsed(request) => is_repeatable(request.method().as_str().as_bytes()),
+        }
+    }
+
+    /// Counts the pieces of its body that are passed on, where that streams.
+    pub(crate) fn pieces(&self) -> Option<Arc<AtomicU64>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Parsed(request) => request.body().pieces(),
+        }
+    }
+
+    /// About the memory that it takes, but for the body of a parsed one, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Plain(plain) => plain.bytes().len(),
+            Self::Parsed(request) => head_bytes(request.uri(), request.headers()),
+        }
+    }
+}
+
+/// About the memory that a request's head takes, in bytes.
+pub(crate) fn head_bytes(uri: &Uri, headers: &HeaderMap) -> usize {
+    let fields = headers.iter();
+    let fields: usize = fields
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    uri.path_and_query()
+        .map_or(1, |target| target.as_str().len())
+        + fields
+}
+
 impl Connection {
-    /// Sends `request`, whose target is a path and query; the future waits for
-    /// the response head. `origin` is the upstream's scheme and authority.
+    /// Sends `request`; the future waits for the response head. `origin` is the
+    /// upstream's scheme and authority. A response to a plain request whose status
+    /// is `fine` has its fields not in a map, see [`plain::Body::take_ready`].
+    /// Tasks that it takes run on `runtime`.
     ///
     /// # Errors
     ///
     /// The connection broke, the body could not be read to its end, or the
     /// response cannot be passed on.
-    pub(crate) fn send(
+    pub(crate) fn send<F>(
         &mut self,
-        mut request: Request<Upload>,
+        request: Outgoing,
         origin: &Origin,
-    ) -> impl Future<Output = Result<Response<Incoming>, Box<SendError>>> + Send + use<> {
+        runtime: &Handle,
+        fine: F,
+    ) -> impl Future<Output = Sent> + Send + use<F>
+    where
+        F: Fn(StatusCode) -> bool + Send + Unpin,
+    {
         self.used = Some(Instant::now());
-        // Not one async fn: its future would hold the request several times over.
-        let sent = match &mut self.protocol {
-            Protocol::Http1(sender, traffic, _) => {
+        match (
+            request,
+            std::mem::replace(&mut self.protocol, Protocol::Away),
+        ) {
+            (Outgoing::Plain(plain), Protocol::Http1(line)) => {
+                Sending::Plain(Exchange::new(line, plain, fine))
+            }
+            (request, protocol) => {
+                self.protocol = protocol;
+                let request = match request {
+                    Outgoing::Parsed(request) => request,
+                    Outgoing::Plain(plain) => Box::new(plain.into_request()),
+                };
+                Sending::Other(self.send_parsed(request, origin, runtime))
+            }
+        }
+    }
+
+    fn send_parsed(
+        &mut self,
+        mut request: Box<Request<Upload>>,
+        origin: &Origin,
+        runtime: &Handle,
+    ) -> Pin<Box<dyn Future<Output = Sent> + Send>> {
+        match std::mem::replace(&mut self.protocol, Protocol::Away) {
+            Protocol::Http1(line) => {
                 origin.address_http1(&mut request);
-                let mark = traffic.mark();
-                Ok((sender.try_send_request(request), mark))
+                let (loan, sent) = lent::send(line, *request, runtime);
+                self.protocol = Protocol::Lent(loan);
+                Box::pin(sent)
             }
-            Protocol::Http2(sender, _) => {
+            Protocol::Http2(mut sender, streams) => {
                 origin.address_http2(&mut request);
-                Err(Box::pin(sender.try_send_request(request)))
+                let sent = sender.try_send_request(*request);
+                self.protocol = Protocol::Http2(sender, streams);
+                Box::pin(async move {
+                    let response = sent.await.map_err(|mut failed| {
+                        let unsent = failed.take_message();
+                        Box::new(SendError::broken(unsent, failed.into_error(), false, false))
+                    })?;
+                    Ok(response.map(Inbound::Hyper))
+                })
             }
-        };
-        async move {
-            let (answered, mark) = match sent {
-                Ok((http1, mark)) => (http1.await, Some(mark)),
-                Err(http2) => (http2.await, None),
-            };
-            let mut response = answered.map_err(|mut failed| {
-                let heard = mark.as_ref().is_some_and(Mark::heard);
-                let unsaid = mark.as_ref().is_some_and(|mark| !mark.said());
-                let unsent = failed.take_message();
-                let error = failed.into_error();
-                Box::new(SendError::broken(unsent, error, heard, unsaid))
-            })?;
-            if mark.is_some() {
-                let checked = response::check(&mut response);
-                checked.map_err(|flaw| Box::new(SendError::refused(flaw)))?;
+            away @ (Protocol::Lent(_) | Protocol::Away) => {
+                self.protocol = away;
+                let error = SendError::unsent(Outgoing::Parsed(request));
+                Box::pin(std::future::ready(Err(Box::new(error))))
             }
-            Ok(response)
         }
     }
 
     /// Whether a request can be sent this instant.
-    pub(crate) fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&mut self) -> bool {
+        if let Protocol::Lent(loan) = &mut self.protocol {
+            match loan.returned() {
+                Some(Some(line)) => self.protocol = Protocol::Http1(line),
+                Some(None) => self.protocol = Protocol::Away,
+                None => {}
+            }
+        }
         match &self.protocol {
-            Protocol::Http1(sender, ..) => sender.is_ready(),
+            Protocol::Http1(_) => true,
+            Protocol::Lent(_) | Protocol::Away => false,
             Protocol::Http2(sender, _) => sender.is_ready(),
         }
     }
@@ -150,16 +256,36 @@ impl Connection {
     /// Waits until a request can be sent; false if the connection has closed.
     pub(crate) async fn ready(&mut self) -> bool {
         match &mut self.protocol {
-            Protocol::Http1(sender, ..) => sender.ready().await.is_ok(),
+            Protocol::Http1(_) => true,
+            Protocol::Lent(loan) => match loan.wait().await {
+                Some(line) => {
+                    self.protocol = Protocol::Http1(line);
+                    true
+                }
+                None => false,
+            },
+            Protocol::Away => false,
             Protocol::Http2(sender, _) => sender.ready().await.is_ok(),
         }
     }
 
-    /// Whether the upstream has closed it.
-    pub(crate) fn is_closed(&self) -> bool {
-        match &self.protocol {
-            Protocol::Http1(sender, ..) => sender.is_closed(),
+    /// Whether the upstream has closed it; if not yet, `waker` is told when it
+    /// closes one of HTTP/1.1.
+    fn is_closed(&mut self, waker: &Waker) -> bool {
+        match &mut self.protocol {
+            Protocol::Http1(line) => line.is_closed(waker),
+            Protocol::Lent(_) => false,
+            Protocol::Away => true,
             Protocol::Http2(sender, _) => sender.is_closed(),
+        }
+    }
+
+    /// Takes back what a response `body` had of it.
+    pub(crate) fn take_back(&mut self, body: &mut Inbound) {
+        if let Inbound::Plain(body) = body
+            && let Some(line) = body.take_line()
+        {
+            self.protocol = Protocol::Http1(line);
         }
     }
 
@@ -178,15 +304,31 @@ impl Connection {
 
     /// Lets the exchange on it end by itself, after which it closes.
     pub(crate) fn let_go(self) {
-        if let Protocol::Http1(_, _, leash) = self.protocol {
-            // A driver that has ended needs no word.
-            let _ = leash.send(());
+        if let Protocol::Lent(loan) = self.protocol {
+            loan.let_go();
         }
     }
 
     /// When it last began to be unused.
     fn idle_since(&self) -> Instant {
         self.used.unwrap_or(self.opened)
+    }
+}
+
+/// A request that is being sent: the plain kind without a box.
+enum Sending<F> {
+    Plain(Exchange<F>),
+    Other(Pin<Box<dyn Future<Output = Sent> + Send>>),
+}
+
+impl<F: Fn(StatusCode) -> bool + Unpin> Future for Sending<F> {
+    type Output = Sent;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Plain(exchange) => Pin::new(exchange).poll(cx),
+            Self::Other(sent) => sent.as_mut().poll(cx),
+        }
     }
 }
 

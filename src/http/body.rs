@@ -168,6 +168,16 @@ impl Upload {
     }
 }
 
+/// A body that is all there.
+impl From<Bytes> for Upload {
+    fn from(read: Bytes) -> Self {
+        Self {
+            read,
+            ..Self::default()
+        }
+    }
+}
+
 impl Body for Upload {
     type Data = Bytes;
     type Error = UploadError;

@@ -128,7 +128,7 @@ fn check_host(head: &Parts) -> Result<(), Fault> {
 }
 
 /// `host[:port]` with nothing else: no user, no list, no escapes.
-fn is_host(text: &[u8]) -> bool {
+pub(crate) fn is_host(text: &[u8]) -> bool {
     let (name, port) = host_and_port(text);
     let valid = match name {
         [b'[', address @ .., b']'] => std::str::from_utf8(address)
@@ -142,7 +142,7 @@ fn is_host(text: &[u8]) -> bool {
 }
 
 /// The two parts of an authority; the port is empty where there is none.
-fn host_and_port(authority: &[u8]) -> (&[u8], &[u8]) {
+pub(crate) fn host_and_port(authority: &[u8]) -> (&[u8], &[u8]) {
     let colon = authority.iter().rposition(|byte| *byte == b':');
     match colon {
         // A colon inside the brackets of an IPv6 address is not a port's.

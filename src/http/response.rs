@@ -50,18 +50,49 @@ pub(crate) fn check<B>(response: &mut Response<B>) -> Result<(), Break> {
 /// The one length that all fields and list members agree on (RFC 9110, section
 /// 8.6).
 fn length(headers: &HeaderMap) -> Option<HeaderValue> {
-    let mut found: Option<&[u8]> = None;
+    let mut found = Length::default();
     for value in headers.get_all(CONTENT_LENGTH) {
-        for one in value.as_bytes().split(|byte| *byte == b',') {
+        found.add(value.as_bytes()).ok()?;
+    }
+    HeaderValue::from_bytes(found.0?).ok()
+}
+
+/// The length that one `Content-Length` after the other says.
+#[derive(Debug, Default)]
+pub(crate) struct Length<'a>(Option<&'a [u8]>);
+
+impl<'a> Length<'a> {
+    /// One more field.
+    ///
+    /// # Errors
+    ///
+    /// It is no length, or another one than those before.
+    pub(crate) fn add(&mut self, value: &'a [u8]) -> Result<(), Break> {
+        for one in value.split(|byte| *byte == b',') {
             let one = one.trim_ascii();
             let is_number = !one.is_empty() && one.iter().all(u8::is_ascii_digit);
-            if !is_number || found.is_some_and(|other| other != one) {
-                return None;
+            if !is_number || self.0.is_some_and(|other| other != one) {
+                return Err(Break::Malformed);
             }
-            found = Some(one);
+            self.0 = Some(one);
         }
+        Ok(())
     }
-    HeaderValue::from_bytes(found?).ok()
+
+    /// In bytes; `None` where no field said one.
+    ///
+    /// # Errors
+    ///
+    /// It is more than anything can be long.
+    pub(crate) fn get(&self) -> Result<Option<u64>, Break> {
+        let Some(digits) = self.0 else {
+            return Ok(None);
+        };
+        let length = digits.iter().try_fold(0u64, |sum, digit| {
+            sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
+        });
+        length.map(Some).ok_or(Break::Malformed)
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ::http::{HeaderMap, Request, Response, Uri, request};
+use ::http::{Request, Response, request};
 use hyper::body::{Body, Incoming};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -23,8 +23,10 @@ use super::worker;
 use super::{Core, Lane, Reply, Shared};
 use crate::config::WhenFull;
 use crate::http::body::{Bounds, Upload, UploadError};
+use crate::http::plain::request::Plain;
 use crate::outcome::Outcome;
 use crate::pacing::Charge;
+use crate::upstream::{Outgoing, head_bytes};
 
 /// Where a request is. Each is small: what is big is in a box, so that a caller
 /// who waits does not keep room for what it does not need any more.
@@ -32,7 +34,7 @@ enum Step<'a> {
     /// Its body is to be read; then it begins.
     Read(Box<(request::Parts, Incoming, Account)>),
     /// It needs a place; then it stands in line.
-    Place(Box<(Request<Upload>, Account)>, usize),
+    Place(Box<(Outgoing, Account)>, usize),
     /// It has a place; then it stands in line.
     Line(Job, Ticket, Instant),
     /// It is in line: a worker answers, or its time is over.
@@ -55,10 +57,20 @@ impl Lane {
     ) -> impl Future<Output = Reply> + Send + 'a {
         let account = Account::new(&self.0, charge, note);
         let step = match body.is_end_stream() {
-            true => self.begin(Request::from_parts(head, Upload::default()), account, None),
+            true => self.begin(parsed(head, Upload::default()), account, None),
             false => Step::Read(Box::new((head, body, account))),
         };
         self.go_on(step)
+    }
+
+    /// Takes charge of a request of the plain kind, see [`Lane::call`].
+    pub(crate) fn call_plain<'a>(
+        &'a self,
+        request: Plain,
+        note: Option<String>,
+    ) -> impl Future<Output = Reply> + Send + 'a {
+        let account = Account::new(&self.0, Charge::ONE, note);
+        self.go_on(self.begin(Outgoing::Plain(request), account, None))
     }
 
     /// Counts a request that the lane does not take charge of.
@@ -84,12 +96,7 @@ impl Lane {
     }
 
     /// Sends a request whose body is at hand, or makes it wait.
-    fn begin(
-        &self,
-        request: Request<Upload>,
-        mut account: Account,
-        place: Option<Place>,
-    ) -> Step<'_> {
+    fn begin(&self, request: Outgoing, mut account: Account, place: Option<Place>) -> Step<'_> {
         let core = &self.0;
         if let Some((lease, turn)) = core.try_turn(account.charge()) {
             drop(place);
@@ -99,7 +106,7 @@ impl Lane {
         let place = match place {
             Some(place) => place,
             None => {
-                let bytes = head_bytes(request.uri(), request.headers());
+                let bytes = request.bytes();
                 match self.enter(&mut account, bytes) {
                     Ok(Some(place)) => place,
                     Ok(None) => return Step::Place(Box::new((request, account)), bytes),
@@ -113,7 +120,7 @@ impl Lane {
     }
 
     /// Back before all others, for a request whose turn came to nothing.
-    fn again(&self, (request, account): (Request<Upload>, Account)) -> Step<'_> {
+    fn again(&self, (request, account): (Outgoing, Account)) -> Step<'_> {
         let deadline = account.deadline();
         let (job, ticket) = job::pair(request, account, None);
         ticket.stand_in_line(&self.0.shared);
@@ -171,9 +178,7 @@ impl Lane {
         (head, body, mut account): (request::Parts, Incoming, Account),
     ) -> Step<'_> {
         match self.take_in(&head, body, &mut account).await {
-            Ok((upload, place)) => {
-                self.begin(Request::from_parts(head, upload), account, Some(place))
-            }
+            Ok((upload, place)) => self.begin(parsed(head, upload), account, Some(place)),
             Err(outcome) => Step::End(account.end(outcome)),
         }
     }
@@ -245,7 +250,7 @@ impl Lane {
 
     async fn wait_for_place(
         &self,
-        (request, mut account): (Request<Upload>, Account),
+        (request, mut account): (Outgoing, Account),
         bytes: usize,
     ) -> Step<'_> {
         match self
@@ -326,13 +331,6 @@ impl Shared {
     }
 }
 
-/// About the memory that a request's head takes, in bytes.
-fn head_bytes(uri: &Uri, headers: &HeaderMap) -> usize {
-    let fields = headers.iter();
-    let fields: usize = fields
-        .map(|(name, value)| name.as_str().len() + value.len())
-        .sum();
-    uri.path_and_query()
-        .map_or(1, |target| target.as_str().len())
-        + fields
+fn parsed(head: request::Parts, body: Upload) -> Outgoing {
+    Outgoing::Parsed(Box::new(Request::from_parts(head, body)))
 }

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use ::http::{Method, Request, Response, StatusCode};
+use ::http::{Response, StatusCode};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use tokio::time::{self, Instant};
 
 use super::account::Account;
@@ -27,12 +27,11 @@ use super::tunnel::Offer;
 use super::turn::Taken;
 use super::{Core, Shared};
 use crate::dialect::{self, BODY_PREFIX, Verdict};
-use crate::http::body::Upload;
 use crate::http::head;
 use crate::metrics::Again;
 use crate::outcome::{Break, Outcome};
 use crate::pacing::{End, Reading};
-use crate::upstream::SendError;
+use crate::upstream::{Inbound, Outgoing, SendError};
 
 /// The body of a refusal that is read so that its connection can be kept.
 const REFUSAL_BODY: usize = 64 * 1024;
@@ -44,7 +43,7 @@ pub(super) enum Broken {
     /// The request has ended; its account is settled.
     Ended(Outcome),
     /// The request needs another turn; it waits again.
-    Again(Box<(Request<Upload>, Account)>),
+    Again(Box<(Outgoing, Account)>),
 }
 
 /// Makes the call of `turn` on the connection of `lease`.
@@ -56,7 +55,7 @@ pub(super) fn run(
     core: &Core,
     mut lease: Lease,
     turn: Taken,
-    request: Request<Upload>,
+    request: Outgoing,
     account: Account,
 ) -> impl Future<Output = Result<Response<Passage>, Broken>> + Send {
     // Not one async fn: its future would hold the request several times over.
@@ -64,10 +63,14 @@ pub(super) fn run(
     if account.failures() == 0 {
         shared.retries.earn(shared.settings().retry.budget);
     }
-    let spare = spare(&request, lease.may_be_closing());
-    let offer = request.extensions().get::<Offer>().cloned();
-    let silence = silence(shared, &account, request.body().pieces());
-    let sent = lease.send(request);
+    let spare = Spare::of(&request, lease.may_be_closing());
+    let offer = match &request {
+        Outgoing::Parsed(request) => request.extensions().get::<Offer>().cloned(),
+        Outgoing::Plain(_) => None,
+    };
+    let silence = silence(shared, &account, request.pieces());
+    let settings = shared.settings.load_full();
+    let sent = lease.send(request, move |status| dialect::is_fine(&settings, status));
     let spare = (spare, offer);
     finish(shared, lease, turn, sent, silence, spare, account)
 }
@@ -105,9 +108,9 @@ async fn finish(
     shared: &Shared,
     lease: Lease,
     turn: Taken,
-    sent: impl Future<Output = Result<Response<Incoming>, Box<SendError>>> + Send,
+    sent: impl Future<Output = Result<Response<Inbound>, Box<SendError>>> + Send,
     silence: impl Future<Output = ()> + Send,
-    (spare, offer): (Option<Box<Spare>>, Option<Offer>),
+    (spare, offer): (Option<Spare>, Option<Offer>),
     account: Account,
 ) -> Result<Response<Passage>, Broken> {
     let sent = tokio::select! {
@@ -130,9 +133,9 @@ async fn finish(
 async fn answered(
     shared: &Shared,
     turn: Taken,
-    mut response: Response<Incoming>,
-    (spare, offer): (Option<Box<Spare>>, Option<Offer>),
-    (lease, mut account): (Lease, Account),
+    mut response: Response<Inbound>,
+    (spare, offer): (Option<Spare>, Option<Offer>),
+    (mut lease, mut account): (Lease, Account),
 ) -> Result<Response<Passage>, Broken> {
     let now = Instant::now();
     // Said before the request came, to a connection that was idle for too long
@@ -173,8 +176,10 @@ async fn answered(
         let call = (lease, account);
         return pass_on(shared, response, begin, call, offer).map_err(Broken::Ended);
     };
-    let body = Limited::new(response.into_body(), REFUSAL_BODY).collect();
-    if let Ok(Ok(_)) = time::timeout(REFUSAL_TIME, body).await {
+    let mut body = response.into_body();
+    let rest = Limited::new(&mut body, REFUSAL_BODY).collect();
+    if let Ok(Ok(_)) = time::timeout(REFUSAL_TIME, rest).await {
+        lease.take_back(&mut body);
         lease.finish();
     }
     account.give_back(Again::Refused);
@@ -194,7 +199,7 @@ struct Answer {
 }
 
 impl Answer {
-    async fn of(shared: &Shared, response: &mut Response<Incoming>) -> Self {
+    async fn of(shared: &Shared, response: &mut Response<Inbound>) -> Self {
         let settings = shared.settings.load_full();
         let (signals, status) = (&settings.cooldown.signals, response.status());
         let mut begin = Bytes::new();
@@ -224,7 +229,7 @@ impl Answer {
 
 /// The beginning of a body of known length: after another there may be trailers,
 /// which would be lost. What does not come soon is not waited for.
-async fn beginning(body: &mut Incoming) -> Bytes {
+async fn beginning(body: &mut Inbound) -> Bytes {
     let mut read = BytesMut::new();
     if body.size_hint().exact().is_none() {
         return Bytes::new();
@@ -245,7 +250,7 @@ async fn beginning(body: &mut Incoming) -> Bytes {
 /// The response as the caller gets it; `begin` was read of its body already.
 fn pass_on(
     shared: &Shared,
-    response: Response<Incoming>,
+    response: Response<Inbound>,
     begin: Bytes,
     (lease, account): (Lease, Account),
     offer: Option<Offer>,
@@ -270,7 +275,7 @@ fn pass_on(
 /// The change of protocol was not asked for.
 fn switch(
     shared: &Shared,
-    mut response: Response<Incoming>,
+    mut response: Response<Inbound>,
     call: (Lease, Account),
     offer: Option<Offer>,
 ) -> Result<Response<Passage>, Outcome> {
@@ -285,7 +290,7 @@ fn switch(
 }
 
 /// What becomes of a request that got no response in time.
-fn timed_out(shared: &Shared, turn: Taken, spare: Option<Box<Spare>>, account: Account) -> Broken {
+fn timed_out(shared: &Shared, turn: Taken, spare: Option<Spare>, account: Account) -> Broken {
     let now = Instant::now();
     turn.close(failure(shared), now);
     after_failure(shared, spare, account, now, Outcome::UpstreamTimeout)
@@ -296,7 +301,7 @@ fn broken(
     shared: &Shared,
     turn: Taken,
     failed: SendError,
-    spare: Option<Box<Spare>>,
+    spare: Option<Spare>,
     mut account: Account,
 ) -> Broken {
     let now = Instant::now();
@@ -324,7 +329,7 @@ fn broken(
             (spare.repeatable && spare.closing && failed.is_closed()).then_some(Again::Closing)
         }
     };
-    let reason = spare.as_deref().and_then(free);
+    let reason = spare.as_ref().and_then(free);
     match (spare, reason) {
         (Some(spare), Some(reason)) if account.may_go_again(now) => {
             turn.close(End::Lost, now);
@@ -358,7 +363,7 @@ fn failure(shared: &Shared) -> End<'static> {
 /// Another turn for a request that may be repeated, if one was earned.
 fn after_failure(
     shared: &Shared,
-    spare: Option<Box<Spare>>,
+    spare: Option<Spare>,
     mut account: Account,
     now: Instant,
     outcome: Outcome,
@@ -376,29 +381,20 @@ fn after_failure(
 
 /// A copy of a request that may be sent twice.
 struct Spare {
-    request: Request<Upload>,
+    request: Outgoing,
     /// Whether it may be repeated although it may have been acted upon.
     repeatable: bool,
     /// Whether the upstream may be closing its connection.
     closing: bool,
 }
 
-/// A copy of a request whose body is all in memory.
-fn spare(request: &Request<Upload>, closing: bool) -> Option<Box<Spare>> {
-    let mut copy = Request::new(request.body().try_clone()?);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    // The case of the names is in there.
-    *copy.extensions_mut() = request.extensions().clone();
-    // RFC 9110, section 9.2.2.
-    let repeatable = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
-    );
-    Some(Box::new(Spare {
-        request: copy,
-        repeatable,
-        closing,
-    }))
+impl Spare {
+    /// A copy of a request whose body is all in memory.
+    fn of(request: &Outgoing, closing: bool) -> Option<Self> {
+        Some(Self {
+            repeatable: request.is_repeatable(),
+            request: request.try_clone()?,
+            closing,
+        })
+    }
 }

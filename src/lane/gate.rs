@@ -105,7 +105,7 @@ impl Gate {
 
     /// Waits for the turn of the worker that holds `lease` and began to get
     /// ready at `began`.
-    pub(super) async fn pass(&self, core: &Arc<Core>, lease: &Lease, began: Instant) -> Pass {
+    pub(super) async fn pass(&self, core: &Arc<Core>, lease: &mut Lease, began: Instant) -> Pass {
         let mut backlog = self.backlog.lock().await;
         let arrived = Instant::now();
         loop {

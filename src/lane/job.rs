@@ -9,15 +9,14 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ::http::Request;
 use tokio::sync::oneshot;
 
 use super::account::Account;
 use super::queue::Place;
 use super::{Reply, Shared};
-use crate::http::body::Upload;
 use crate::outcome::{Break, Outcome};
 use crate::pacing::Charge;
+use crate::upstream::Outgoing;
 
 /// Where the worker answers. Boxed, so that those who wait do not carry the room
 /// for a response about.
@@ -26,7 +25,7 @@ pub(super) type Answer = oneshot::Sender<Box<Reply>>;
 /// Everything the worker needs.
 #[derive(Debug)]
 pub(super) struct Call {
-    pub(super) request: Request<Upload>,
+    pub(super) request: Outgoing,
     pub(super) account: Account,
     reply: Answer,
     _place: Option<Place>,
@@ -71,18 +70,14 @@ struct InLine {
 impl Call {
     /// What is left to do with a call that was taken out of the line: the
     /// request, its account and where to answer.
-    pub(super) fn open(self) -> (Request<Upload>, Account, Answer) {
+    pub(super) fn open(self) -> (Outgoing, Account, Answer) {
         (self.request, self.account, self.reply)
     }
 }
 
 /// A job for the line and a ticket for the caller's task. The call holds
 /// `place` until it is taken.
-pub(super) fn pair(
-    request: Request<Upload>,
-    account: Account,
-    place: Option<Place>,
-) -> (Job, Ticket) {
+pub(super) fn pair(request: Outgoing, account: Account, place: Option<Place>) -> (Job, Ticket) {
     let (sender, reply) = oneshot::channel();
     let charge = account.charge().clone();
     let job = Job(Arc::new(Shell {
@@ -121,7 +116,7 @@ impl Job {
     pub(super) fn put_back(
         self,
         shared: &Arc<Shared>,
-        (request, account): (Request<Upload>, Account),
+        (request, account): (Outgoing, Account),
         reply: Answer,
     ) {
         let mut cell = self.cell();

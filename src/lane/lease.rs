@@ -7,16 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ::http::header::UPGRADE;
-use ::http::{Request, Response};
-use hyper::body::Incoming;
+use ::http::{Response, StatusCode};
 use tokio::time::Instant;
 
 use super::link::Link;
 use super::tunnel;
 use super::worker::hire;
 use super::{Core, Shared};
-use crate::http::body::Upload;
-use crate::upstream::{Connection, SendError};
+use crate::upstream::{Connection, Inbound, Outgoing, SendError};
 
 /// One of the `max_in_flight` slots.
 #[derive(Debug)]
@@ -68,18 +66,31 @@ impl Lease {
     }
 
     /// Sends `request` on the connection, see [`Connection::send`].
-    pub(super) fn send(
+    pub(super) fn send<F>(
         &mut self,
-        request: Request<Upload>,
-    ) -> impl Future<Output = Result<Response<Incoming>, Box<SendError>>> + Send + use<> {
+        request: Outgoing,
+        fine: F,
+    ) -> impl Future<Output = Result<Response<Inbound>, Box<SendError>>> + Send + use<F>
+    where
+        F: Fn(StatusCode) -> bool + Send + Unpin,
+    {
         let connection = self.connection.as_mut();
         let connection = connection.expect("a lease has its connection until it is finished");
-        let sent = match connection.is_shared() && request.headers().contains_key(UPGRADE) {
+        let apart = match &request {
+            Outgoing::Parsed(request) => {
+                connection.is_shared() && request.headers().contains_key(UPGRADE)
+            }
+            Outgoing::Plain(_) => false,
+        };
+        let sent = match apart {
             true => Err(Box::pin(tunnel::send_apart(
                 Arc::clone(&self.core),
                 request,
             ))),
-            false => Ok(connection.send(request, self.link.dialer.origin())),
+            false => {
+                let origin = self.link.dialer.origin();
+                Ok(connection.send(request, origin, &self.core.runtime, fine))
+            }
         };
         async move {
             match sent {
@@ -89,10 +100,18 @@ impl Lease {
         }
     }
 
+    /// Takes back what a response `body` has of the connection, once that has
+    /// ended.
+    pub(super) fn take_back(&mut self, body: &mut Inbound) {
+        if let Some(connection) = &mut self.connection {
+            connection.take_back(body);
+        }
+    }
+
     /// Whether the connection can still be expected to work at `now`.
-    pub(super) fn is_fresh(&self, now: Instant) -> bool {
+    pub(super) fn is_fresh(&mut self, now: Instant) -> bool {
         let current = Arc::ptr_eq(&self.link, &self.core.link.load());
-        let connection = self.connection.as_ref();
+        let connection = self.connection.as_mut();
         current && connection.is_some_and(|connection| self.link.pool.is_fresh(connection, now))
     }
 

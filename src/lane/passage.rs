@@ -9,18 +9,20 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 
 use super::account::Account;
 use super::lease::Lease;
 use crate::config;
 use crate::http::body::Stall;
+use crate::http::plain::response::Ready;
 use crate::outcome::Outcome;
+use crate::upstream::{Inbound, InboundError};
 
 /// A response body that ends its call.
 #[derive(Debug)]
 pub(crate) struct Passage {
-    incoming: Incoming,
+    incoming: Inbound,
     /// What was read before and goes first.
     begin: Bytes,
     /// Whether the server must not know that there is no body.
@@ -33,14 +35,14 @@ pub(crate) struct Passage {
 #[derive(Debug)]
 pub(crate) enum PassageError {
     /// The upstream's connection broke.
-    Broken(hyper::Error),
+    Broken(InboundError),
     /// The upstream sent nothing for too long, or the whole time was over.
     Stalled,
 }
 
 impl Passage {
     pub(super) fn new(
-        incoming: Incoming,
+        incoming: Inbound,
         lease: Lease,
         account: Account,
         timeouts: &config::Timeouts,
@@ -64,7 +66,7 @@ impl Passage {
     }
 
     /// The body of a 101, which has none: the call goes on in its tunnel.
-    pub(super) fn switched(incoming: Incoming, timeouts: &config::Timeouts) -> Self {
+    pub(super) fn switched(incoming: Inbound, timeouts: &config::Timeouts) -> Self {
         Self {
             incoming,
             begin: Bytes::new(),
@@ -80,6 +82,16 @@ impl Passage {
         self.coy = true;
     }
 
+    /// The head in the form in which an HTTP/1.1 caller gets it, with what had
+    /// come of the body by then; once, and only where the response has no map of
+    /// fields.
+    pub(crate) fn take_ready(&mut self) -> Option<Ready> {
+        match &mut self.incoming {
+            Inbound::Plain(body) => body.take_ready(),
+            Inbound::Hyper(_) => None,
+        }
+    }
+
     /// Ends the call as soon as the last byte has been taken: the server does
     /// not ask again once it has as many bytes as were announced.
     fn end_if_complete(&mut self) {
@@ -89,8 +101,9 @@ impl Passage {
     }
 
     fn complete(&mut self) {
-        if let Some((lease, account)) = self.call.take() {
+        if let Some((mut lease, account)) = self.call.take() {
             account.end(Outcome::Completed);
+            lease.take_back(&mut self.incoming);
             lease.finish();
         }
     }

@@ -16,8 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ::http::header::HeaderValue;
-use ::http::{Request, Response, request};
-use hyper::body::Incoming;
+use ::http::{Response, request};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
@@ -26,10 +25,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::account::Account;
 use super::lease::Lease;
 use super::{Core, Lane, Shared};
-use crate::http::body::Upload;
 use crate::http::upgrade;
 use crate::outcome::Outcome;
-use crate::upstream::SendError;
+use crate::upstream::{Inbound, Outgoing, SendError};
 
 /// Bytes read at once, each way.
 const PIECE: usize = 16 * 1024;
@@ -143,13 +141,13 @@ impl Offer {
 /// the lane's are HTTP/2, which has no upgrades (RFC 9113, section 8.6).
 pub(super) async fn send_apart(
     core: Arc<Core>,
-    request: Request<Upload>,
-) -> Result<Response<Incoming>, Box<SendError>> {
+    request: Outgoing,
+) -> Result<Response<Inbound>, Box<SendError>> {
     let dialer = core.shared.dialer.load_full();
     match dialer.connect_http1().await {
-        Ok((mut connection, driver)) => {
-            core.runtime.spawn(driver);
-            let answered = connection.send(request, dialer.origin()).await;
+        Ok((mut connection, _none)) => {
+            let sent = connection.send(request, dialer.origin(), &core.runtime, |_| false);
+            let answered = sent.await;
             connection.let_go();
             answered
         }

@@ -68,8 +68,8 @@ async fn run(core: Arc<Core>, mut slot: Slot, standing: Standing) {
                 None => break,
             },
         };
-        let lease = Lease::new(&core, link, connection, slot);
-        match core.shared.gate.pass(&core, &lease, began).await {
+        let mut lease = Lease::new(&core, link, connection, slot);
+        match core.shared.gate.pass(&core, &mut lease, began).await {
             Pass::Turn(job, call, turn) => {
                 drop(standing);
                 hire(&core);
@@ -145,7 +145,9 @@ async fn open(core: &Core, link: &Link) -> Result<Connection, ConnectError> {
         let from = Instant::now();
         match link.dialer.connect().await {
             Ok((connection, driver)) => {
-                core.runtime.spawn(driver);
+                if let Some(driver) = driver {
+                    core.runtime.spawn(driver);
+                }
                 shared.connected(from.elapsed());
                 return Ok(connection);
             }

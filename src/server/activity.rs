@@ -72,9 +72,17 @@ impl Activity {
         (number, Underway(Arc::clone(self)))
     }
 
-    /// A head has begun to come: it has a time of its own.
+    /// A head has begun to come, which has a time of its own, or a plain request
+    /// has.
     pub(super) fn stir(&self) {
         self.idle_since.store(BUSY, Ordering::Relaxed);
+    }
+
+    /// Nothing is under way.
+    pub(super) fn rest(&self) {
+        let idle = Instant::now() - self.opened;
+        let nanos = u64::try_from(idle.as_nanos()).unwrap_or(BUSY - 1);
+        self.idle_since.store(nanos, Ordering::Relaxed);
     }
 
     /// Requests that were answered or given up.
@@ -145,9 +153,7 @@ impl Drop for Underway {
         let ended = activity.ended.fetch_add(1, Ordering::Relaxed) + 1;
         // All of a connection's requests begin and end in its own task.
         if ended == activity.begun.load(Ordering::Relaxed) {
-            let idle = Instant::now() - activity.opened;
-            let nanos = u64::try_from(idle.as_nanos()).unwrap_or(BUSY - 1);
-            activity.idle_since.store(nanos, Ordering::Relaxed);
+            activity.rest();
         }
     }
 }

@@ -5,23 +5,13 @@
 //! that hyper only ever gets requests on whose ends everybody agrees. It holds
 //! no bytes and does no I/O: `server::stream` feeds it, holds back heads that
 //! are not whole yet, and acts on what it says. `head` reads request lines and
-//! fields, `chunked` bodies in chunks.
+//! fields, `http::chunked` bodies in chunks.
 
+use crate::http::chunked::{Bounds, Chunks};
 use crate::outcome::Fault;
-use chunked::Chunks;
 use head::{Body, Head, Heading};
 
-mod chunked;
-mod head;
-
-/// What is allowed of a head.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
-    /// Most bytes of a head, and of the trailer fields of a body.
-    pub(super) bytes: usize,
-    /// Most fields of either.
-    pub(super) fields: usize,
-}
+pub(super) mod head;
 
 /// The reader of one connection.
 #[derive(Debug)]
@@ -228,36 +218,6 @@ impl After {
             Self::Nothing => State::Over,
         }
     }
-}
-
-/// `token` of RFC 9110, section 5.6.2.
-const fn is_token(byte: u8) -> bool {
-    TOKEN[byte as usize]
-}
-
-const TOKEN: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0u8;
-    while byte < 128 {
-        table[byte as usize] = matches!(
-            byte,
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\''
-            | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-        );
-        byte += 1;
-    }
-    table
-};
-
-/// Whether `byte` may stand in a field value (RFC 9110, section 5.5).
-const fn is_text(byte: u8) -> bool {
-    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
-}
-
-/// Whether all of `bytes` may stand in a field value. Without a branch per
-/// byte, so that the compiler takes many at once.
-fn all_text(bytes: &[u8]) -> bool {
-    bytes.iter().fold(true, |good, byte| good & is_text(*byte))
 }
 
 #[cfg(test)]

@@ -13,43 +13,35 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What a caller speaks, and the bytes by which that is known.
 #[derive(Debug)]
 pub(super) struct Sniffed {
-    head: [u8; PREFACE.len()],
-    length: usize,
+    bytes: Vec<u8>,
 }
 
 impl Sniffed {
     pub(super) fn is_http2(&self) -> bool {
-        self.read() == PREFACE
+        self.bytes.starts_with(PREFACE)
     }
 
     /// What was read.
-    pub(super) fn read(&self) -> &[u8] {
-        &self.head[..self.length]
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
     }
 }
 
-/// Reads until it is clear what `stream` speaks.
+/// Reads on after `bytes` until it is clear what `stream` speaks.
 ///
 /// # Errors
 ///
 /// The stream broke or ended first.
-pub(super) async fn sniff<T>(stream: &mut T) -> io::Result<Sniffed>
+pub(super) async fn sniff<T>(stream: &mut T, mut bytes: Vec<u8>) -> io::Result<Sniffed>
 where
     T: AsyncRead + Unpin,
 {
-    let mut head = [0; PREFACE.len()];
-    let mut length = 0;
-    loop {
-        let read = stream.read(&mut head[length..]).await?;
-        if read == 0 {
+    while bytes.len() < PREFACE.len() && PREFACE.starts_with(&bytes) {
+        if stream.read_buf(&mut bytes).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        length += read;
-        let stands = head[..length] == PREFACE[..length];
-        if !stands || length == PREFACE.len() {
-            return Ok(Sniffed { head, length });
-        }
     }
+    Ok(Sniffed { bytes })
 }
 
 #[cfg(test)]
@@ -67,11 +59,12 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         });
-        let sniffed = sniff(&mut stream).await.unwrap();
+        let sniffed = sniff(&mut stream, Vec::new()).await.unwrap();
         writer.await.unwrap();
-        let mut all = sniffed.read().to_vec();
+        let is_http2 = sniffed.is_http2();
+        let mut all = sniffed.into_bytes();
         stream.read_to_end(&mut all).await.unwrap();
-        (sniffed.is_http2(), all)
+        (is_http2, all)
     }
 
     #[tokio::test]

@@ -22,11 +22,12 @@ use tokio::time::{Sleep, sleep};
 
 use super::activity::Activity;
 use super::ending::{Ending, Reset};
-use super::framing::{Bounds, Framing, Rest};
+use super::framing::{Framing, Rest};
 use super::linger::Linger;
 use super::sniff::Sniffed;
 use crate::config;
 use crate::http::body::Stall;
+use crate::http::chunked::Bounds;
 use crate::outcome::Fault;
 
 /// What stands for a request that is refused: nothing of it is the caller's but
@@ -47,9 +48,7 @@ pub(super) struct Stream<T: Reset> {
     framing: Framing,
     activity: Arc<Activity>,
     ending: Arc<Ending>,
-    /// Bytes that were read before the stream was made.
-    sniffed: Vec<u8>,
-    /// Bytes that were read since and have not passed.
+    /// Bytes that were read and have not passed.
     held: Vec<u8>,
     /// So many at the start of those may pass.
     passing: usize,
@@ -100,7 +99,7 @@ impl<T: Reset> Stream<T> {
             bytes: settings.max_header_bytes,
             fields: settings.max_headers,
         };
-        Self {
+        let mut stream = Self {
             stream,
             framing: match sniffed.is_http2() {
                 true => Framing::raw(),
@@ -108,8 +107,7 @@ impl<T: Reset> Stream<T> {
             },
             activity: Arc::clone(activity),
             ending: Arc::clone(ending),
-            sniffed: sniffed.read().to_vec(),
-            held: Vec::new(),
+            held: sniffed.into_bytes(),
             passing: 0,
             stop: None,
             header_timeout: settings.header_timeout,
@@ -118,7 +116,9 @@ impl<T: Reset> Stream<T> {
             waker: None,
             stall: Stall::new(settings.stall_timeout),
             linger: None,
-        }
+        };
+        stream.scan_held();
+        stream
     }
 
     /// Whether nothing is read here.
@@ -240,16 +240,7 @@ impl<T: AsyncRead + Reset + Unpin> Stream<T> {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let start = into.filled().len();
-        let sniffed = self.sniffed.len().min(into.remaining());
-        into.put_slice(&self.sniffed[..sniffed]);
-        self.sniffed.drain(..sniffed);
-        if self.sniffed.is_empty() {
-            // What else has come goes along.
-            match Pin::new(&mut self.stream).poll_read(cx, into) {
-                Poll::Pending if sniffed > 0 => {}
-                read => ready!(read)?,
-            }
-        }
+        ready!(Pin::new(&mut self.stream).poll_read(cx, into))?;
         let read = &into.filled()[start..];
         if read.is_empty() {
             self.stop = Some(Stop::End);

@@ -12,17 +12,16 @@ use std::time::Duration;
 
 use ::http::Uri;
 use ::http::header::HeaderValue;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::{GaiAddrs, GaiResolver, Name};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tower_service::Service;
 
-use super::wire::Wire;
+use super::plain::{Duplex, Line};
 use super::{Connection, Load, Origin, Protocol, Streams, tls};
 use crate::config::{self, Http2};
 use crate::http::body::Upload;
@@ -31,14 +30,11 @@ use crate::http::body::Upload;
 /// noticed before a request is sent on it.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
-/// For what is still to be written on a connection that nobody needs any more.
-const LAST_BYTES: Duration = Duration::from_secs(1);
-
 /// Between two looks at whether an HTTP/2 upstream has sent its settings, which
 /// hyper does not tell.
 const SETTINGS_PAUSE: Duration = Duration::from_millis(1);
 
-/// Drives a connection until it closes; whoever opens it spawns this.
+/// Drives an HTTP/2 connection until it closes; whoever opens it spawns this.
 pub(crate) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Opens connections to one upstream.
@@ -125,7 +121,7 @@ impl Dialer {
     /// # Errors
     ///
     /// The step that failed or took too long.
-    pub(crate) async fn connect(&self) -> Result<(Connection, Driver), ConnectError> {
+    pub(crate) async fn connect(&self) -> Result<(Connection, Option<Driver>), ConnectError> {
         self.open(self.http2).await
     }
 
@@ -134,16 +130,16 @@ impl Dialer {
     /// # Errors
     ///
     /// The step that failed or took too long.
-    pub(crate) async fn connect_http1(&self) -> Result<(Connection, Driver), ConnectError> {
+    pub(crate) async fn connect_http1(&self) -> Result<(Connection, Option<Driver>), ConnectError> {
         self.open(Http2::Off).await
     }
 
-    async fn open(&self, version: Http2) -> Result<(Connection, Driver), ConnectError> {
+    async fn open(&self, version: Http2) -> Result<(Connection, Option<Driver>), ConnectError> {
         #[cfg(test)]
         if let Some(fake) = &self.fake {
             let accepted = fake.accept().await;
             let stream = accepted.map_err(|error| ConnectError::Tcp(error.into()))?;
-            return http1(stream, false).await;
+            return Ok(http1(stream, false));
         }
         let mut connector = self.connector.clone();
         let tcp = timeout(
@@ -157,7 +153,7 @@ impl Dialer {
         let tcp = tcp.into_inner();
         let Some(tls) = &self.tls else {
             return match version {
-                Http2::Off | Http2::Offered => http1(tcp, false).await,
+                Http2::Off | Http2::Offered => Ok(http1(tcp, false)),
                 Http2::PriorKnowledge => http2(tcp, self.timeouts.tls).await,
             };
         };
@@ -168,54 +164,21 @@ impl Dialer {
         let (stream, is_http2) = handshake.map_err(ConnectError::Tls)?;
         match is_http2 {
             true => http2(stream, self.timeouts.tls).await,
-            false => http1(stream, true).await,
+            false => Ok(http1(stream, true)),
         }
     }
 }
 
-async fn http1<T>(stream: T, encrypted: bool) -> Result<(Connection, Driver), ConnectError>
-where
-    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let (wire, traffic) = Wire::new(stream, encrypted);
-    let (mut sender, connection) = http1::Builder::new()
-        .preserve_header_case(true)
-        // RFC 9112, section 5.1: a gateway takes the space away.
-        .allow_spaces_after_header_name_in_responses(true)
-        .handshake::<_, Upload>(TokioIo::new(wire))
-        .await
-        .map_err(ConnectError::Http)?;
-    let (leash, held) = oneshot::channel();
-    let mut driver: Driver = Box::pin(async move {
-        let ended = tokio::select! {
-            biased;
-            ended = connection.with_upgrades() => ended,
-            () = given_up(held) => return,
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "an upstream connection ended");
-        }
-    });
-    // The sender is ready once its driver has run for the first time.
-    tokio::select! {
-        ready = sender.ready() => ready.map_err(ConnectError::Http)?,
-        () = &mut driver => return Err(ConnectError::Closed),
-    }
-    let protocol = Protocol::Http1(sender, traffic, leash);
-    Ok((Connection::new(protocol), driver))
-}
-
-/// Returns when the connection is dropped and has not ended in a while: an
-/// upstream that reads no more would keep it, and the request on it, for good.
-async fn given_up(held: oneshot::Receiver<()>) {
-    match held.await {
-        Ok(()) => std::future::pending().await,
-        Err(_dropped) => sleep(LAST_BYTES).await,
-    }
+fn http1(stream: impl Duplex + 'static, encrypted: bool) -> (Connection, Option<Driver>) {
+    let stream = Box::new(stream);
+    (
+        Connection::new(Protocol::Http1(Line { stream, encrypted })),
+        None,
+    )
 }
 
 /// Ready when the upstream has sent its settings, at most after `bound`.
-async fn http2<T>(stream: T, bound: Duration) -> Result<(Connection, Driver), ConnectError>
+async fn http2<T>(stream: T, bound: Duration) -> Result<(Connection, Option<Driver>), ConnectError>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -256,7 +219,8 @@ where
             tracing::debug!(%error, "an upstream connection ended");
         }
     });
-    Ok((Connection::new(Protocol::Http2(sender, streams)), driver))
+    let connection = Connection::new(Protocol::Http2(sender, streams));
+    Ok((connection, Some(driver)))
 }
 
 impl Connection {
@@ -324,6 +288,7 @@ impl Error for ConnectError {
 pub(crate) mod fake {
     use tokio::io::DuplexStream;
     use tokio::sync::mpsc;
+    use tokio::time::sleep;
 
     use super::*;
 

@@ -7,6 +7,7 @@ use std::iter::successors;
 
 use ::http::Request;
 
+use super::Outgoing;
 use super::connect::ConnectError;
 use crate::http::body::{Upload, UploadError};
 use crate::outcome::{Break, Outcome};
@@ -15,7 +16,7 @@ use crate::outcome::{Break, Outcome};
 #[derive(Debug)]
 pub(crate) struct SendError {
     /// The request, if not a byte of it was written.
-    pub(crate) unsent: Option<Request<Upload>>,
+    pub(crate) unsent: Option<Outgoing>,
     cause: Cause,
 }
 
@@ -31,15 +32,41 @@ enum Cause {
         /// Whether not a byte of the request was written.
         unsaid: bool,
     },
+    /// An exchange of the plain kind broke.
+    Plain {
+        error: io::Error,
+        /// Whether the upstream had begun to answer.
+        heard: bool,
+        /// Whether not a byte of the request was written.
+        unsaid: bool,
+    },
     /// The response cannot be passed on.
     Response(Break),
 }
 
 impl SendError {
-    pub(crate) fn unconnected(request: Request<Upload>, error: ConnectError) -> Self {
+    pub(crate) fn unconnected(request: Outgoing, error: ConnectError) -> Self {
         Self {
             unsent: Some(request),
             cause: Cause::Connect(error),
+        }
+    }
+
+    /// The connection was gone.
+    pub(super) fn unsent(request: Outgoing) -> Self {
+        Self::unconnected(request, ConnectError::Closed)
+    }
+
+    /// An exchange of the plain kind broke.
+    pub(super) fn cut(error: io::Error, heard: bool, unsaid: bool) -> Self {
+        let cause = Cause::Plain {
+            error,
+            heard,
+            unsaid,
+        };
+        Self {
+            unsent: None,
+            cause,
         }
     }
 
@@ -54,6 +81,7 @@ impl SendError {
             heard,
             unsaid,
         };
+        let unsent = unsent.map(|request| Outgoing::Parsed(Box::new(request)));
         Self { unsent, cause }
     }
 
@@ -71,6 +99,7 @@ impl SendError {
         match &self.cause {
             Cause::Connect(_) => true,
             Cause::Response(_) => false,
+            Cause::Plain { unsaid, .. } => *unsaid,
             Cause::Http { error, unsaid, .. } => {
                 let refused = |error: &h2::Error| {
                     // Of a GOAWAY only those streams hear that it left out.
@@ -85,23 +114,19 @@ impl SendError {
 
     /// Whether the upstream closed the connection without a word.
     pub(crate) fn is_closed(&self) -> bool {
-        let Cause::Http { error, heard, .. } = &self.cause else {
-            return false;
+        let (closed, heard) = match &self.cause {
+            Cause::Connect(_) | Cause::Response(_) => return false,
+            Cause::Plain { error, heard, .. } => (is_close(error), *heard),
+            Cause::Http { error, heard, .. } => {
+                let http2 = find::<h2::Error>(error).and_then(h2::Error::get_io);
+                let cause = find::<io::Error>(error).or(http2);
+                let closed = error.is_incomplete_message()
+                    || error.is_canceled()
+                    || error.is_closed()
+                    || cause.is_some_and(is_close);
+                (closed, *heard)
+            }
         };
-        let http2 = find::<h2::Error>(error).and_then(h2::Error::get_io);
-        let cause = find::<io::Error>(error).or(http2);
-        let closed = error.is_incomplete_message()
-            || error.is_canceled()
-            || error.is_closed()
-            || cause.is_some_and(|cause| {
-                use io::ErrorKind::{
-                    BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof,
-                };
-                matches!(
-                    cause.kind(),
-                    BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
-                )
-            });
         closed && !heard
     }
 
@@ -110,6 +135,8 @@ impl SendError {
         let (error, heard) = match &self.cause {
             Cause::Connect(_) => return Outcome::ConnectFailed,
             Cause::Response(broken) => return Outcome::UpstreamFailed(*broken),
+            Cause::Plain { heard: true, .. } => return Outcome::UpstreamFailed(Break::Incomplete),
+            Cause::Plain { heard: false, .. } => return Outcome::UpstreamFailed(Break::Unanswered),
             Cause::Http { error, heard, .. } => (error, *heard),
         };
         match find(error) {
@@ -130,6 +157,15 @@ impl SendError {
     }
 }
 
+/// Whether a connection was closed by its other side.
+fn is_close(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
+    )
+}
+
 /// The first cause of that type.
 fn find<T: Error + 'static>(error: &hyper::Error) -> Option<&T> {
     let mut causes = successors(error.source(), |&cause| cause.source());
@@ -141,6 +177,7 @@ impl fmt::Display for SendError {
         match &self.cause {
             Cause::Connect(error) => error.fmt(f),
             Cause::Http { error, .. } => error.fmt(f),
+            Cause::Plain { error, .. } => error.fmt(f),
             Cause::Response(_) => f.write_str(self.outcome().text()),
         }
     }

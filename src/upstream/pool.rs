@@ -2,7 +2,8 @@
 //! that the fewest are kept busy and the rest age and go.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
 use std::time::Duration;
 
 use hyper::client::conn::http2;
@@ -17,6 +18,8 @@ use crate::http::body::Upload;
 pub(crate) struct Pool {
     idle_timeout: Duration,
     max_age: Duration,
+    /// Whom to tell when an unused connection closes.
+    sweeper: OnceLock<Waker>,
     /// Held for a few lines without an await; in practice only ever taken by
     /// the threads that return a connection and the one that takes it.
     kept: Mutex<Kept>,
@@ -25,8 +28,8 @@ pub(crate) struct Pool {
 #[derive(Debug, Default)]
 struct Kept {
     idle: Vec<Connection>,
-    /// Their last body has just ended and their drivers have not run since, so
-    /// they are not ready yet; the first in will be ready first.
+    /// Their last body has just ended and hyper has not given them back yet; the
+    /// first in will be ready first.
     resting: VecDeque<Connection>,
     /// The HTTP/2 connection that the next call joins.
     shared: Option<Shared>,
@@ -44,6 +47,7 @@ impl Pool {
         Self {
             idle_timeout: settings.idle_timeout,
             max_age: settings.max_age,
+            sweeper: OnceLock::new(),
             kept: Mutex::default(),
         }
     }
@@ -58,8 +62,8 @@ impl Pool {
         {
             return Some(connection);
         }
-        while let Some(connection) = kept.resting.pop_front() {
-            if !connection.is_ready() && !connection.is_closed() {
+        while let Some(mut connection) = kept.resting.pop_front() {
+            if !connection.is_ready() && !connection.is_closed(self.sweeper()) {
                 // To the back: one that lingers must not hold up the others.
                 kept.resting.push_back(connection);
                 break;
@@ -67,8 +71,8 @@ impl Pool {
             kept.idle.push(connection);
         }
         loop {
-            let connection = kept.idle.pop()?;
-            if self.is_fresh(&connection, now) {
+            let mut connection = kept.idle.pop()?;
+            if self.is_fresh(&mut connection, now) {
                 return Some(connection);
             }
         }
@@ -84,12 +88,13 @@ impl Pool {
         if connection.used.is_some() {
             connection.used = Some(now);
         }
-        if connection.is_closed() || !self.is_fresh(&connection, now) {
+        if !self.is_fresh(&mut connection, now) {
             return;
         }
         match connection.protocol {
-            Protocol::Http1(..) if connection.is_ready() => self.kept().idle.push(connection),
-            Protocol::Http1(..) => self.kept().resting.push_back(connection),
+            Protocol::Http1(_) => self.kept().idle.push(connection),
+            Protocol::Lent(_) => self.kept().resting.push_back(connection),
+            Protocol::Away => {}
             Protocol::Http2(sender, streams) => self.share(sender, &streams, connection.opened),
         }
     }
@@ -101,13 +106,15 @@ impl Pool {
         }
     }
 
-    /// Closes what has been unused for too long.
-    pub(crate) fn sweep(&self, now: Instant) {
+    /// Drops what has been unused for too long or was closed. `sweeper` is told
+    /// when there is more to drop.
+    pub(crate) fn sweep(&self, now: Instant, sweeper: &Waker) {
+        self.sweeper.get_or_init(|| sweeper.clone());
         let mut kept = self.kept();
         kept.idle
-            .retain(|connection| self.is_fresh(connection, now));
+            .retain_mut(|connection| self.is_fresh(connection, now));
         kept.resting
-            .retain(|connection| self.is_fresh(connection, now));
+            .retain_mut(|connection| self.is_fresh(connection, now));
         let too_old =
             |shared: &Shared| shared.sender.is_closed() || now >= shared.opened + self.max_age;
         if kept.shared.as_ref().is_some_and(too_old) {
@@ -116,8 +123,8 @@ impl Pool {
     }
 
     /// Whether a connection is alive, young enough and recently used.
-    pub(crate) fn is_fresh(&self, connection: &Connection, now: Instant) -> bool {
-        !connection.is_closed()
+    pub(crate) fn is_fresh(&self, connection: &mut Connection, now: Instant) -> bool {
+        !connection.is_closed(self.sweeper())
             && now < connection.opened + self.max_age
             && now < connection.idle_since() + self.idle_timeout
     }
@@ -146,6 +153,10 @@ impl Pool {
             opened: shared.opened,
             used: Some(now),
         })
+    }
+
+    fn sweeper(&self) -> &Waker {
+        self.sweeper.get().unwrap_or(Waker::noop())
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {

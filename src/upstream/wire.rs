@@ -1,4 +1,4 @@
-//! Counts the bytes of an HTTP/1.1 connection, so that a broken exchange can be
+//! Counts the bytes of an exchange on an HTTP/1.1 connection, so that a broken exchange can be
 //! told apart: whether the upstream has got anything of the request, and whether
 //! it has begun to answer.
 
@@ -10,40 +10,22 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The bytes of one connection so far. Only its driver writes here.
+/// The bytes of one exchange so far. Only its driver writes here.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     read: AtomicU64,
     written: AtomicU64,
 }
 
-/// Where a connection stood when a request was sent.
-#[derive(Debug)]
-pub(super) struct Mark {
-    traffic: Arc<Traffic>,
-    read: u64,
-    written: u64,
-}
-
 impl Traffic {
-    pub(super) fn mark(self: &Arc<Self>) -> Mark {
-        Mark {
-            read: self.read.load(Ordering::Acquire),
-            written: self.written.load(Ordering::Acquire),
-            traffic: Arc::clone(self),
-        }
-    }
-}
-
-impl Mark {
-    /// Whether a byte has come since.
+    /// Whether a byte has come.
     pub(super) fn heard(&self) -> bool {
-        self.traffic.read.load(Ordering::Acquire) != self.read
+        self.read.load(Ordering::Acquire) > 0
     }
 
-    /// Whether a byte has gone since.
+    /// Whether a byte has gone.
     pub(super) fn said(&self) -> bool {
-        self.traffic.written.load(Ordering::Acquire) != self.written
+        self.written.load(Ordering::Acquire) > 0
     }
 }
 
@@ -65,6 +47,10 @@ impl<T> Wire<T> {
             traffic: Arc::clone(&traffic),
         };
         (wire, traffic)
+    }
+
+    pub(super) fn into_inner(self) -> T {
+        self.stream
     }
 
     fn wrote(&self, written: &Poll<io::Result<usize>>) {

@@ -11,6 +11,7 @@ use crate::lane::account::Account;
 use crate::lane::job;
 use crate::outcome::{Break, Outcome};
 use crate::pacing::Charge;
+use crate::upstream::Outgoing;
 
 /// Sends `count` requests, one after the other, and waits for all.
 async fn send_all(rig: &Rig, count: usize) -> Vec<u16> {
@@ -145,7 +146,8 @@ async fn a_call_that_comes_back_after_its_time_is_over_ends_at_once() {
     let rig = Rig::new(r#"limits = ["1/h"]"#, PROMPT);
     let mut account = Account::new(&rig.lane.0, Charge::ONE, None);
     account.admit();
-    let (job, ticket) = job::pair(Request::new(Upload::default()), account, None);
+    let request = Outgoing::Parsed(Box::new(Request::new(Upload::default())));
+    let (job, ticket) = job::pair(request, account, None);
     let (request, account, reply) = job.take().unwrap().open();
     let ended = tokio::spawn(ticket.end(Outcome::Expired));
     rig.settle().await;

@@ -8,7 +8,8 @@
 use ::http::Uri;
 use memchr::memchr;
 
-use super::{Bounds, all_text, is_token};
+use crate::http::chunked::Bounds;
+use crate::http::grammar::{all_text, is_token};
 use crate::outcome::Fault;
 
 /// Empty lines that may come before a request line (RFC 9112, section 2.2, asks
@@ -27,7 +28,7 @@ const LONGEST_BODY: u64 = i64::MAX as u64;
 
 /// A head under way.
 #[derive(Debug, Default)]
-pub(super) struct Head {
+pub(in crate::server) struct Head {
     /// Where the line begins that is not whole yet.
     line: usize,
     /// Up to where there is no more line end.
@@ -53,7 +54,7 @@ struct Request {
 
 /// How the body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Body {
+pub(in crate::server) enum Body {
     /// After so many bytes.
     Length(u64),
     Chunked,
@@ -61,8 +62,8 @@ pub(super) enum Body {
 
 /// What a whole head says of what follows it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Heading {
-    pub(super) body: Body,
+pub(in crate::server) struct Heading {
+    pub(in crate::server) body: Body,
     /// Whether the caller sends nothing after this request.
     pub(super) last: bool,
     /// Whether the caller would like to speak something else afterwards.
@@ -85,7 +86,7 @@ impl Head {
 
     /// Reads on in `head`, which is all of it that has come. When it is whole:
     /// its length and what it says.
-    pub(super) fn read(
+    pub(in crate::server) fn read(
         &mut self,
         head: &[u8],
         bounds: &Bounds,

@@ -4,7 +4,7 @@
 //! Nothing here is kept for later: what an extension says is passed by, as the
 //! standard asks of those that do not know it.
 
-use super::{Bounds, is_text, is_token};
+use super::grammar::{is_text, is_token};
 use crate::outcome::Fault;
 
 /// Most digits of a chunk's size, leading zeros included.
@@ -24,9 +24,29 @@ const FORBIDDEN: [&[u8]; 4] = [b"content-length", b"host", b"trailer", b"transfe
 /// As long as the longest of those, and one more.
 const NAME_ROOM: usize = 18;
 
+/// What is allowed of a head, or of the trailer fields of a body.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Most bytes.
+    pub(crate) bytes: usize,
+    /// Most fields.
+    pub(crate) fields: usize,
+}
+
+/// What comes next of a body in chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Piece {
+    /// Bytes that are none of the content.
+    pub(crate) framing: usize,
+    /// Bytes of content after those.
+    pub(crate) data: usize,
+    /// Whether the body ends there.
+    pub(crate) end: bool,
+}
+
 /// A body in chunks under way.
 #[derive(Debug, Default)]
-pub(super) struct Chunks {
+pub(crate) struct Chunks {
     state: State,
     /// Digits of the size so far, and what they say.
     digits: u8,
@@ -77,33 +97,60 @@ impl Chunks {
     /// # Errors
     ///
     /// What is malformed, after how many bytes.
-    pub(super) fn read(
+    pub(crate) fn read(
         &mut self,
         bytes: &[u8],
         bounds: &Bounds,
     ) -> Result<(usize, bool), (usize, Fault)> {
         let mut at = 0;
         while at < bytes.len() {
+            let piece = self.piece(&bytes[at..], bounds);
+            let piece = piece.map_err(|(read, fault)| (at + read, fault))?;
+            at += piece.framing + piece.data;
+            if piece.end {
+                return Ok((at, true));
+            }
+        }
+        Ok((at, false))
+    }
+
+    /// Reads on in `bytes` up to the end of the first data in them.
+    ///
+    /// # Errors
+    ///
+    /// What is malformed, after how many bytes.
+    pub(crate) fn piece(&mut self, bytes: &[u8], bounds: &Bounds) -> Result<Piece, (usize, Fault)> {
+        for (at, byte) in bytes.iter().enumerate() {
             if self.state == State::Data {
                 let left = bytes.len() - at;
-                let some = usize::try_from(self.size).map_or(left, |size| size.min(left));
-                at += some;
-                self.size -= some as u64;
+                let data = usize::try_from(self.size).map_or(left, |size| size.min(left));
+                self.size -= data as u64;
                 if self.size == 0 {
                     self.state = State::DataCr;
                 }
-                continue;
+                return Ok(Piece {
+                    framing: at,
+                    data,
+                    end: false,
+                });
             }
-            if self.state == State::LastLf && bytes[at] == b'\n' {
-                return Ok((at + 1, true));
+            if self.state == State::LastLf && *byte == b'\n' {
+                return Ok(Piece {
+                    framing: at + 1,
+                    data: 0,
+                    end: true,
+                });
             }
-            match self.step(bytes[at], bounds) {
+            match self.step(*byte, bounds) {
                 Ok(state) => self.state = state,
                 Err(fault) => return Err((at, fault)),
             }
-            at += 1;
         }
-        Ok((at, false))
+        Ok(Piece {
+            framing: bytes.len(),
+            data: 0,
+            end: false,
+        })
     }
 
     fn step(&mut self, byte: u8, bounds: &Bounds) -> Result<State, Fault> {

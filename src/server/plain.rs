@@ -1,0 +1,396 @@
+//! Serves a caller of HTTP/1.1 as long as its requests are of the plain kind
+//! (`http::plain`): whole when they are first seen, and nothing special in them.
+//!
+//! Such a caller needs no buffers of its own: while its request waits there is
+//! the request and the socket. The first bytes that are anything else go to hyper
+//! together with the connection, which stays there.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use ::http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderMap, TRANSFER_ENCODING};
+use ::http::{Response, StatusCode, response};
+use http_body_util::Either;
+use hyper::body::Body;
+use hyper::ext::ReasonPhrase;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::yield_now;
+
+use super::activity::Activity;
+use super::framing::head::{Body as BodyEnd, Head as StrictHead};
+use super::linger::Linger;
+use super::{Rest, Server};
+use crate::http::body::Stall;
+use crate::http::chunked::Bounds;
+use crate::http::date;
+use crate::http::plain::request::Head;
+use crate::http::plain::response::{LAST_CHUNK, write_chunk};
+use crate::proxy::{AnswerBody, PlainCall, Proxy};
+use crate::upstream::read;
+
+/// Most bytes that are read of what comes after a request before that is
+/// answered.
+const MOST_AHEAD: usize = 64 << 10;
+
+/// Most bytes of a response that are put together before they are written.
+const MOST_GATHERED: usize = 64 << 10;
+
+/// A caller that has sent nothing but plain requests.
+struct Caller<'a, T> {
+    server: &'a Server,
+    activity: &'a Activity,
+    stream: &'a mut T,
+    /// What has come after the last request.
+    ahead: Vec<u8>,
+    stall: Stall,
+    rest: Rest,
+}
+
+/// What comes next on a connection.
+enum Next {
+    Call(Arc<Proxy>, PlainCall),
+    /// Something that is not plain.
+    Other(Vec<u8>),
+    /// It has been idle for too long, or its place is needed.
+    Over,
+    /// The caller has closed it.
+    Gone,
+}
+
+/// A response on its way to the caller.
+struct Answer {
+    /// Bytes to write, of which so many are written.
+    bytes: Vec<u8>,
+    written: usize,
+    body: AnswerBody,
+    chunked: bool,
+    /// Whether all of it is in `bytes` or written.
+    whole: bool,
+}
+
+/// Serves the plain requests of `stream`. Returns what has come when something
+/// else has; `None` when the connection is over.
+pub(super) async fn serve<T>(
+    server: &Server,
+    stream: &mut T,
+    activity: &Activity,
+) -> Option<Vec<u8>>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut draining = server.draining.clone();
+    let mut draining = pin!(draining.wait_for(|draining| *draining));
+    let mut dismissed = pin!(activity.dismissed());
+    poll_fn(|cx| {
+        // Asks to be woken; what they say is read from the flags.
+        let _: Poll<_> = draining.as_mut().poll(cx);
+        let _: Poll<_> = dismissed.as_mut().poll(cx);
+        Poll::Ready(())
+    })
+    .await;
+    let mut caller = Caller {
+        server,
+        activity,
+        stream,
+        ahead: Vec::new(),
+        stall: Stall::new(server.settings.stall_timeout),
+        rest: Rest::new(server.settings.header_timeout),
+    };
+    loop {
+        let (proxy, call) = match caller.next().await {
+            Next::Call(proxy, call) => (proxy, call),
+            Next::Other(bytes) => return Some(bytes),
+            Next::Over => break,
+            Next::Gone => return None,
+        };
+        activity.stir();
+        let head_only = call.head_only();
+        let answered = Box::pin(proxy.handle_plain(call));
+        let response = caller.while_there(answered).await?;
+        if !caller.respond(response, head_only).await? {
+            break;
+        }
+        activity.rest();
+        caller.rest.bound = server.settings.idle_timeout;
+    }
+    caller.close().await;
+    None
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Caller<'_, T> {
+    /// Waits for a request.
+    async fn next(&mut self) -> Next {
+        if !self.ahead.is_empty() {
+            let ahead = std::mem::take(&mut self.ahead);
+            return take(self.server, &ahead, &mut self.ahead);
+        }
+        let next = poll_fn(|cx| self.poll_next(cx)).await;
+        if !matches!(next, Next::Over) {
+            return next;
+        }
+        // What the caller did before shows first.
+        yield_now().await;
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        let (server, ahead) = (self.server, &mut self.ahead);
+        let next = read(self.stream, cx, |bytes| match bytes {
+            [] => Next::Gone,
+            bytes => take(server, bytes, ahead),
+        });
+        if let Poll::Ready(next) = next {
+            return Poll::Ready(next.unwrap_or(Next::Gone));
+        }
+        if self.is_leaving() {
+            return Poll::Ready(Next::Over);
+        }
+        let Some(since) = self.activity.idle_since() else {
+            return Poll::Pending;
+        };
+        if !server.connections.is_crowded() {
+            ready!(self.rest.poll(cx, since));
+        }
+        Poll::Ready(Next::Over)
+    }
+
+    /// Whether the connection closes as soon as it is idle.
+    fn is_leaving(&self) -> bool {
+        self.activity.is_unwanted() || *self.server.draining.borrow()
+    }
+
+    /// What comes of `future`, unless the caller hangs up first.
+    async fn while_there<F: Future + Unpin>(&mut self, mut future: F) -> Option<F::Output> {
+        poll_fn(|cx| match Pin::new(&mut future).poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if self.has_hung_up(cx) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
+    /// Whether the caller has closed the connection. What it sends meanwhile is
+    /// kept.
+    fn has_hung_up(&mut self, cx: &mut Context<'_>) -> bool {
+        while self.ahead.len() < MOST_AHEAD {
+            let ahead = &mut self.ahead;
+            let come = read(self.stream, cx, |bytes| {
+                ahead.extend_from_slice(bytes);
+                !bytes.is_empty()
+            });
+            match come {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false) | Err(_)) => return true,
+                Poll::Pending => return false,
+            }
+        }
+        false
+    }
+
+    /// Writes a response; then whether the connection goes on. `None` if it is
+    /// broken.
+    async fn respond(&mut self, response: Response<AnswerBody>, head_only: bool) -> Option<bool> {
+        let closes = self.is_leaving() || response.headers().contains_key(CONNECTION);
+        let mut answer = Answer::new(response, head_only, closes);
+        poll_fn(|cx| self.poll_respond(cx, &mut answer)).await?;
+        Some(!closes)
+    }
+
+    /// Ready when all is written; with `None` if that cannot be.
+    fn poll_respond(&mut self, cx: &mut Context<'_>, answer: &mut Answer) -> Poll<Option<()>> {
+        loop {
+            let gathered = answer.gather(cx);
+            let left = &answer.bytes[answer.written..];
+            if left.is_empty() {
+                return match gathered {
+                    Poll::Ready(Ok(())) => Poll::Ready(Some(())),
+                    // Its end tells the caller that it is not whole.
+                    Poll::Ready(Err(())) => Poll::Ready(None),
+                    Poll::Pending if self.has_hung_up(cx) => Poll::Ready(None),
+                    Poll::Pending => Poll::Pending,
+                };
+            }
+            match Pin::new(&mut *self.stream).poll_write(cx, left) {
+                Poll::Ready(Ok(length @ 1..)) => {
+                    self.stall.moved();
+                    answer.wrote(length);
+                }
+                Poll::Ready(_) => return Poll::Ready(None),
+                Poll::Pending => {
+                    ready!(self.stall.poll(cx));
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+
+    /// Closes the connection so that the caller sees all that was written.
+    async fn close(self) {
+        let mut linger = Linger::new();
+        let expected = !self.ahead.is_empty();
+        let mut shut = false;
+        poll_fn(|cx| {
+            if !shut {
+                shut = true;
+                // A caller that has gone needs no word.
+                let _: Result<(), _> = ready!(Pin::new(&mut *self.stream).poll_shutdown(cx));
+            }
+            linger.poll(cx, self.stream, expected)
+        })
+        .await;
+    }
+}
+
+/// Takes the first of what has come: `bytes`. What follows it goes to `ahead`.
+fn take(server: &Server, bytes: &[u8], ahead: &mut Vec<u8>) -> Next {
+    let proxy = server.proxy.load_full();
+    match plain(server, &proxy, bytes) {
+        Some((call, length)) => {
+            ahead.extend_from_slice(&bytes[length..]);
+            Next::Call(proxy, call)
+        }
+        None => Next::Other(bytes.to_vec()),
+    }
+}
+
+/// The plain request at the start of `bytes`, and its length.
+fn plain(server: &Server, proxy: &Proxy, bytes: &[u8]) -> Option<(PlainCall, usize)> {
+    let bounds = Bounds {
+        bytes: server.settings.max_header_bytes,
+        fields: server.settings.max_headers,
+    };
+    let (length, heading) = StrictHead::default().read(bytes, &bounds).ok()??;
+    let BodyEnd::Length(body) = heading.body else {
+        return None;
+    };
+    let end = length.checked_add(usize::try_from(body).ok()?)?;
+    let head = Head::read(&bytes[..length])?;
+    let call = proxy.plain(&head, bytes.get(length..end)?)?;
+    Some((call, end))
+}
+
+impl Answer {
+    fn new(response: Response<AnswerBody>, head_only: bool, closes: bool) -> Self {
+        let (mut parts, mut body) = response.into_parts();
+        let ready = match &mut body {
+            Either::Left(passage) => passage.take_ready(),
+            Either::Right(_) => None,
+        };
+        if closes {
+            let close = ::http::HeaderValue::from_static("close");
+            parts.headers.insert(CONNECTION, close);
+        }
+        let exact = body.size_hint().exact();
+        let status = parts.status;
+        let bare = head_only
+            || status.is_informational()
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let bytes = match ready {
+            Some(ready) if parts.headers.is_empty() => ready.into_bytes(),
+            Some(ready) => {
+                let (head, begin) = ready.split();
+                let mut bytes = head.to_vec();
+                write_fields(&mut bytes, &parts.headers);
+                bytes.extend_from_slice(b"\r\n");
+                bytes.extend_from_slice(begin);
+                bytes
+            }
+            None => encode(&mut parts, exact, bare),
+        };
+        Self {
+            bytes,
+            written: 0,
+            whole: bare || body.is_end_stream(),
+            chunked: exact.is_none(),
+            body,
+        }
+    }
+
+    /// Puts together what has come of the body; ready when that is all, or an
+    /// error.
+    fn gather(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ()>> {
+        while !self.whole && self.bytes.len() < MOST_GATHERED {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    // Trailers were not asked for: such a request is not plain.
+                    let Ok(data) = frame.into_data() else {
+                        continue;
+                    };
+                    match self.chunked {
+                        true => write_chunk(&mut self.bytes, &data),
+                        false => self.bytes.extend_from_slice(&data),
+                    }
+                }
+                Some(Err(_)) => return Poll::Ready(Err(())),
+                None => {
+                    self.whole = true;
+                    if self.chunked {
+                        self.bytes.extend_from_slice(LAST_CHUNK);
+                    }
+                }
+            }
+        }
+        match self.whole {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
+        }
+    }
+
+    fn wrote(&mut self, length: usize) {
+        self.written += length;
+        if self.written == self.bytes.len() {
+            self.bytes.clear();
+            self.written = 0;
+        }
+    }
+}
+
+/// The head of a response whose fields are in a map, and whose body is `exact`
+/// bytes long, if that is known; there is none if it is `bare`.
+fn encode(parts: &mut response::Parts, exact: Option<u64>, bare: bool) -> Vec<u8> {
+    let headers = &mut parts.headers;
+    match exact {
+        _ if headers.contains_key(CONTENT_LENGTH) => {}
+        // What a HEAD is not told the length of.
+        Some(0) | None if bare => {}
+        Some(exact) => {
+            headers.insert(CONTENT_LENGTH, exact.into());
+        }
+        None => {
+            let chunked = ::http::HeaderValue::from_static("chunked");
+            headers.insert(TRANSFER_ENCODING, chunked);
+        }
+    }
+    let canonical = parts.status.canonical_reason().unwrap_or_default();
+    let reason = parts.extensions.get::<ReasonPhrase>();
+    let reason = reason.map_or(canonical.as_bytes(), ReasonPhrase::as_bytes);
+    let mut bytes = Vec::with_capacity(512);
+    for part in [
+        b"HTTP/1.1 ",
+        parts.status.as_str().as_bytes(),
+        b" ",
+        reason,
+        b"\r\n",
+    ] {
+        bytes.extend_from_slice(part);
+    }
+    write_fields(&mut bytes, headers);
+    if !headers.contains_key(DATE) {
+        bytes.extend_from_slice(b"date: ");
+        date::now(|now| bytes.extend_from_slice(now));
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes
+}
+
+fn write_fields(bytes: &mut Vec<u8>, headers: &HeaderMap) {
+    for (name, value) in headers {
+        let name: &[u8] = name.as_ref();
+        for part in [name, b": ", value.as_bytes(), b"\r\n"] {
+            bytes.extend_from_slice(part);
+        }
+    }
+}

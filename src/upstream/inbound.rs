@@ -1,0 +1,71 @@
+//! A response body, whichever way its exchange was made.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+use super::plain;
+
+/// A response body on its way from the upstream.
+#[derive(Debug)]
+pub(crate) enum Inbound {
+    /// Read by hyper.
+    Hyper(Incoming),
+    Plain(Box<plain::Body>),
+}
+
+/// Why a response body broke off.
+#[derive(Debug)]
+pub(crate) enum InboundError {
+    Hyper(hyper::Error),
+    Plain(io::Error),
+}
+
+impl Body for Inbound {
+    type Data = Bytes;
+    type Error = InboundError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, InboundError>>> {
+        match &mut *self {
+            Self::Hyper(body) => Pin::new(body).poll_frame(cx).map_err(InboundError::Hyper),
+            Self::Plain(body) => Pin::new(body).poll_frame(cx).map_err(InboundError::Plain),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Hyper(body) => body.is_end_stream(),
+            Self::Plain(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Hyper(body) => body.size_hint(),
+            Self::Plain(body) => body.size_hint(),
+        }
+    }
+}
+
+impl fmt::Display for InboundError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the upstream's response broke off")
+    }
+}
+
+impl Error for InboundError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(match self {
+            Self::Hyper(error) => error,
+            Self::Plain(error) => error,
+        })
+    }
+}
