@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ::http::header::{CONNECTION, UPGRADE};
-use ::http::{HeaderMap, Request, Response, Version};
+use ::http::{HeaderMap, Request, Version};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::runtime::Handle;
