@@ -89,6 +89,7 @@ struct Parts {
     connections: Arc<Connections>,
     client: Arc<config::Client>,
     draining: watch::Receiver<bool>,
+    cut: watch::Receiver<bool>,
     ended: watch::Receiver<bool>,
 }
 
@@ -274,6 +275,7 @@ impl Parts {
             connections: Arc::new(Connections::new(client.max_connections)),
             client: Arc::new(client.clone()),
             draining: stages.draining.subscribe(),
+            cut: stages.cut.subscribe(),
             ended: stages.ended.subscribe(),
         }
     }

@@ -277,6 +277,11 @@ impl Shared {
         Duration::from_micros(self.lead_micros.load(Ordering::Relaxed) as u64)
     }
 
+    /// Whether the drain time is over: nothing starts any more.
+    fn is_cut(&self) -> bool {
+        *self.cut.borrow()
+    }
+
     /// Returns when the drain time is over.
     async fn cut(&self) {
         // The sender lives as long as the daemon.

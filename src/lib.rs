@@ -81,4 +81,5 @@ mod proxy;
 mod server;
 mod state;
 mod systemd;
+mod timer;
 mod upstream;

@@ -22,6 +22,7 @@ use crate::lane::{Lane, Passage};
 use crate::metrics::Cells;
 use crate::outcome::{Fault, Outcome};
 use crate::pacing::Charge;
+use crate::timer::Timer;
 
 /// The body of any response: the upstream's, or one of our own.
 pub(crate) type AnswerBody = Either<Passage, Full<Bytes>>;
@@ -143,10 +144,14 @@ impl Proxy {
         })
     }
 
-    /// Answers a request of the plain kind.
-    pub(crate) async fn handle_plain(&self, call: PlainCall) -> Response<AnswerBody> {
+    /// Answers a request of the plain kind, see [`Lane::call_plain`].
+    pub(crate) async fn handle_plain(
+        &self,
+        call: PlainCall,
+        timer: &mut Timer,
+    ) -> Response<AnswerBody> {
         let lane = &self.routes[call.route].lane;
-        match lane.call_plain(call.request, call.note).await {
+        match lane.call_plain(call.request, call.note, timer).await {
             Ok(response) => response.map(Either::Left),
             Err(outcome) => refusal(outcome, lane.retry_after(&Charge::ONE, outcome), false),
         }

@@ -25,11 +25,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
-use tokio::time::{self, Instant, Sleep};
+use tokio::time;
 
 use crate::config;
 use crate::listen::Listener;
 use crate::proxy::{AnswerBody, Proxy};
+use crate::timer::Timer;
 use activity::{Activity, Answering};
 pub(crate) use connections::Connections;
 use connections::{Loop, Seat};
@@ -77,6 +78,8 @@ pub(crate) struct Server {
     pub(crate) connections: Arc<Connections>,
     /// Becomes true when the daemon begins to stop.
     pub(crate) draining: watch::Receiver<bool>,
+    /// Becomes true when the time for that is over.
+    pub(crate) cut: watch::Receiver<bool>,
 }
 
 impl Server {
@@ -302,7 +305,7 @@ impl Server {
         let mut signal = draining.clone();
         let mut signal = pin!(signal.wait_for(|draining| *draining));
         let mut dismissed = pin!(activity.dismissed());
-        let mut rest = Rest::new(self.settings.idle_timeout);
+        let mut timer = Timer::default();
         let (mut registered, mut told) = (false, false);
         poll_fn(move |cx| {
             if !registered {
@@ -331,41 +334,13 @@ impl Server {
                 return Poll::Pending;
             };
             if !self.connections.is_crowded() {
-                ready!(rest.poll(cx, since));
+                ready!(timer.poll(cx, since + self.settings.idle_timeout));
             }
             told = true;
             shut(connection.as_mut());
             connection.as_mut().poll(cx)
         })
         .await
-    }
-}
-
-/// The time a connection may be idle. Its timer is set anew only when it has run
-/// down, not with each request.
-struct Rest {
-    bound: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Rest {
-    fn new(bound: Duration) -> Self {
-        Self { bound, timer: None }
-    }
-
-    /// Ready when that time is over for what has been idle `since` then.
-    fn poll(&mut self, cx: &mut Context<'_>, since: Instant) -> Poll<()> {
-        let end = since + self.bound;
-        loop {
-            let timer = self
-                .timer
-                .get_or_insert_with(|| Box::pin(time::sleep_until(end)));
-            ready!(timer.as_mut().poll(cx));
-            if Instant::now() >= end {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(end);
-        }
     }
 }
 

@@ -168,7 +168,7 @@ pub(crate) fn head_bytes(uri: &Uri, headers: &HeaderMap) -> usize {
 impl Connection {
     /// Sends `request`; the future waits for the response head. `origin` is the
     /// upstream's scheme and authority. A response to a plain request whose status
-    /// is `fine` has its fields not in a map, see [`plain::Body::take_ready`].
+    /// is `fine` has its fields not in a map, see [`Inbound::ready`].
     /// Tasks that it takes run on `runtime`.
     ///
     /// # Errors

@@ -26,6 +26,7 @@ use crate::http::body::{Bounds, Upload, UploadError};
 use crate::http::plain::request::Plain;
 use crate::outcome::Outcome;
 use crate::pacing::Charge;
+use crate::timer::Timer;
 use crate::upstream::{Outgoing, head_bytes};
 
 /// Where a request is. Each is small: what is big is in a box, so that a caller
@@ -57,20 +58,22 @@ impl Lane {
     ) -> impl Future<Output = Reply> + Send + 'a {
         let account = Account::new(&self.0, charge, note);
         let step = match body.is_end_stream() {
-            true => self.begin(parsed(head, Upload::default()), account, None),
+            true => self.begin(parsed(head, Upload::default()), account, None, None),
             false => Step::Read(Box::new((head, body, account))),
         };
         self.go_on(step)
     }
 
-    /// Takes charge of a request of the plain kind, see [`Lane::call`].
+    /// Takes charge of a request of the plain kind, see [`Lane::call`]. `timer` is
+    /// the calling task's own, which is woken when the drain time is over.
     pub(crate) fn call_plain<'a>(
         &'a self,
         request: Plain,
         note: Option<String>,
+        timer: &'a mut Timer,
     ) -> impl Future<Output = Reply> + Send + 'a {
         let account = Account::new(&self.0, Charge::ONE, note);
-        self.go_on(self.begin(Outgoing::Plain(request), account, None))
+        self.go_on(self.begin(Outgoing::Plain(request), account, None, Some(timer)))
     }
 
     /// Counts a request that the lane does not take charge of.
@@ -96,12 +99,22 @@ impl Lane {
     }
 
     /// Sends a request whose body is at hand, or makes it wait.
-    fn begin(&self, request: Outgoing, mut account: Account, place: Option<Place>) -> Step<'_> {
+    fn begin<'a>(
+        &'a self,
+        request: Outgoing,
+        mut account: Account,
+        place: Option<Place>,
+        timer: Option<&'a mut Timer>,
+    ) -> Step<'a> {
         let core = &self.0;
         if let Some((lease, turn)) = core.try_turn(account.charge()) {
             drop(place);
             account.start(Instant::now());
-            return Step::Sent(Box::pin(exchange::run(core, lease, turn, request, account)));
+            let call = (request, account);
+            return Step::Sent(match timer {
+                Some(timer) => Box::pin(exchange::run_timed(core, lease, turn, call, timer)),
+                None => Box::pin(exchange::run(core, lease, turn, call)),
+            });
         }
         let place = match place {
             Some(place) => place,
@@ -178,7 +191,7 @@ impl Lane {
         (head, body, mut account): (request::Parts, Incoming, Account),
     ) -> Step<'_> {
         match self.take_in(&head, body, &mut account).await {
-            Ok((upload, place)) => self.begin(parsed(head, upload), account, Some(place)),
+            Ok((upload, place)) => self.begin(parsed(head, upload), account, Some(place), None),
             Err(outcome) => Step::End(account.end(outcome)),
         }
     }
@@ -259,7 +272,7 @@ impl Lane {
         {
             Ok(place) => {
                 account.admit();
-                self.begin(request, account, Some(place))
+                self.begin(request, account, Some(place), None)
             }
             Err(outcome) => Step::End(account.end(outcome)),
         }
@@ -288,7 +301,7 @@ impl Core {
     /// waits and every limit allows one this instant.
     fn try_turn(self: &Arc<Self>, charge: &Charge) -> Option<(Lease, Taken)> {
         let shared = &self.shared;
-        if shared.waiting() > 0 {
+        if shared.waiting() > 0 || shared.is_cut() {
             return None;
         }
         let slot = Slot::try_take(shared)?;

@@ -10,18 +10,20 @@
 //!   connection broke: at once if the upstream was closing an idle connection,
 //!   otherwise within the retry budget.
 
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
-use ::http::{Response, StatusCode};
+use ::http::{HeaderValue, Response, StatusCode};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Body;
 use tokio::time::{self, Instant};
 
 use super::account::Account;
-use super::lease::Lease;
+use super::lease::{Flight, Lease};
 use super::passage::Passage;
 use super::tunnel::Offer;
 use super::turn::Taken;
@@ -31,6 +33,7 @@ use crate::http::head;
 use crate::metrics::Again;
 use crate::outcome::{Break, Outcome};
 use crate::pacing::{End, Reading};
+use crate::timer::Timer;
 use crate::upstream::{Inbound, Outgoing, SendError};
 
 /// The body of a refusal that is read so that its connection can be kept.
@@ -46,6 +49,14 @@ pub(super) enum Broken {
     Again(Box<(Outgoing, Account)>),
 }
 
+/// Why a response head is not waited for any longer.
+enum Over {
+    /// Its time is over.
+    Silent,
+    /// The drain time is over.
+    Cut,
+}
+
 /// Makes the call of `turn` on the connection of `lease`.
 ///
 /// # Errors
@@ -53,13 +64,47 @@ pub(super) enum Broken {
 /// There is no response, see [`Broken`].
 pub(super) fn run(
     core: &Core,
+    lease: Lease,
+    turn: Taken,
+    call: (Outgoing, Account),
+) -> impl Future<Output = Result<Response<Passage>, Broken>> + Send {
+    let shared = &*core.shared;
+    let silence = silence(shared, &call.1, call.0.pieces());
+    let over = async move {
+        tokio::select! {
+            () = silence => Over::Silent,
+            () = shared.cut() => Over::Cut,
+        }
+    };
+    start(shared, lease, turn, call, over)
+}
+
+/// The same of a request whose body is at hand, with a `timer` of its task, which
+/// is woken when the drain time is over.
+pub(super) fn run_timed(
+    core: &Core,
+    lease: Lease,
+    turn: Taken,
+    call: (Outgoing, Account),
+    timer: &mut Timer,
+) -> impl Future<Output = Result<Response<Passage>, Broken>> + Send {
+    let shared = &*core.shared;
+    let end = end_of_silence(shared, &call.1, call.1.started());
+    let over = poll_fn(move |cx| match shared.is_cut() {
+        true => Poll::Ready(Over::Cut),
+        false => timer.poll(cx, end).map(|()| Over::Silent),
+    });
+    start(shared, lease, turn, call, over)
+}
+
+fn start(
+    shared: &Shared,
     mut lease: Lease,
     turn: Taken,
-    request: Outgoing,
-    account: Account,
+    (request, account): (Outgoing, Account),
+    over: impl Future<Output = Over> + Send,
 ) -> impl Future<Output = Result<Response<Passage>, Broken>> + Send {
     // Not one async fn: its future would hold the request several times over.
-    let shared = &*core.shared;
     if account.failures() == 0 {
         shared.retries.earn(shared.settings().retry.budget);
     }
@@ -68,11 +113,18 @@ pub(super) fn run(
         Outgoing::Parsed(request) => request.extensions().get::<Offer>().cloned(),
         Outgoing::Plain(_) => None,
     };
-    let silence = silence(shared, &account, request.pieces());
     let settings = shared.settings.load_full();
     let sent = lease.send(request, move |status| dialect::is_fine(&settings, status));
-    let spare = (spare, offer);
-    finish(shared, lease, turn, sent, silence, spare, account)
+    // In a box, since it goes far.
+    let flight = Box::new(Flight { account, lease });
+    finish(shared, flight, turn, sent, over, (spare, offer))
+}
+
+/// When a response head has been waited for too long, of which the wait began at
+/// `from`.
+fn end_of_silence(shared: &Shared, account: &Account, from: Instant) -> Instant {
+    let silent = from + shared.settings().timeouts.response;
+    account.end_of_time().map_or(silent, |end| end.min(silent))
 }
 
 /// Returns when the response head has been waited for too long: since the start,
@@ -83,9 +135,8 @@ fn silence(
     pieces: Option<Arc<AtomicU64>>,
 ) -> impl Future<Output = ()> + Send + use<> {
     let span = shared.settings().timeouts.response;
+    let mut until = end_of_silence(shared, account, account.started());
     let end = account.end_of_time();
-    let bound = move |from: Instant| end.map_or(from + span, |end| end.min(from + span));
-    let mut until = bound(account.started());
     let mut seen = 0;
     async move {
         loop {
@@ -98,33 +149,31 @@ fn silence(
                 return;
             }
             seen = passed;
-            until = bound(now);
+            until = end.map_or(now + span, |end| end.min(now + span));
         }
     }
 }
 
-/// Waits for the response head of what was `sent`.
+/// Waits for the response head of what was `sent`, until that is `over`.
 async fn finish(
     shared: &Shared,
-    lease: Lease,
+    flight: Box<Flight>,
     turn: Taken,
     sent: impl Future<Output = Result<Response<Inbound>, Box<SendError>>> + Send,
-    silence: impl Future<Output = ()> + Send,
+    over: impl Future<Output = Over> + Send,
     (spare, offer): (Option<Spare>, Option<Offer>),
-    account: Account,
 ) -> Result<Response<Passage>, Broken> {
     let sent = tokio::select! {
         biased;
         sent = sent => sent,
-        () = silence => return Err(timed_out(shared, turn, spare, account)),
-        () = shared.cut() => return Err(Broken::Ended(account.end(Outcome::Draining))),
+        over = over => return Err(match over {
+            Over::Silent => timed_out(shared, turn, spare, flight.account),
+            Over::Cut => Broken::Ended(flight.account.end(Outcome::Draining)),
+        }),
     };
     match sent {
-        Ok(response) => {
-            let call = (lease, account);
-            answered(shared, turn, response, (spare, offer), call).await
-        }
-        Err(failed) => Err(broken(shared, turn, *failed, spare, account)),
+        Ok(response) => answered(shared, turn, response, (spare, offer), flight).await,
+        Err(failed) => Err(broken(shared, turn, *failed, spare, flight.account)),
     }
 }
 
@@ -135,8 +184,9 @@ async fn answered(
     turn: Taken,
     mut response: Response<Inbound>,
     (spare, offer): (Option<Spare>, Option<Offer>),
-    (mut lease, mut account): (Lease, Account),
+    mut flight: Box<Flight>,
 ) -> Result<Response<Passage>, Broken> {
+    let account = &mut flight.account;
     let now = Instant::now();
     // Said before the request came, to a connection that was idle for too long
     // (RFC 9110, section 15.5.9).
@@ -145,7 +195,7 @@ async fn answered(
         Some(spare) if idle && spare.repeatable && spare.closing && account.may_go_again(now) => {
             turn.close(End::Answered(&[]), now);
             account.give_back(Again::Closing);
-            return Err(Broken::Again(Box::new((spare.request, account))));
+            return Err(Broken::Again(Box::new((spare.request, flight.account))));
         }
         spare => spare,
     };
@@ -158,8 +208,7 @@ async fn answered(
     } = Answer::of(shared, &mut response).await;
     if !refused {
         turn.close(End::Answered(&readings), now);
-        let call = (lease, account);
-        return pass_on(shared, response, begin, call, offer).map_err(Broken::Ended);
+        return pass_on(shared, response, begin, flight, offer).map_err(Broken::Ended);
     }
     account.throttle();
     let until = turn
@@ -173,9 +222,12 @@ async fn answered(
     );
     let again = spare.filter(|_| account.may_go_again(until));
     let Some(again) = again else {
-        let call = (lease, account);
-        return pass_on(shared, response, begin, call, offer).map_err(Broken::Ended);
+        return pass_on(shared, response, begin, flight, offer).map_err(Broken::Ended);
     };
+    let Flight {
+        mut lease,
+        mut account,
+    } = *flight;
     let mut body = response.into_body();
     let rest = Limited::new(&mut body, REFUSAL_BODY).collect();
     if let Ok(Ok(_)) = time::timeout(REFUSAL_TIME, rest).await {
@@ -252,19 +304,27 @@ fn pass_on(
     shared: &Shared,
     response: Response<Inbound>,
     begin: Bytes,
-    (lease, account): (Lease, Account),
+    flight: Box<Flight>,
     offer: Option<Offer>,
 ) -> Result<Response<Passage>, Outcome> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return switch(shared, response, (lease, account), offer);
+        return switch(shared, response, flight, offer);
     }
-    let (mut parts, body) = response.into_parts();
+    let (mut parts, mut body) = response.into_parts();
     let settings = shared.settings();
     head::strip_hop_by_hop(&mut parts.headers);
     if settings.server_timing {
-        head::add_queue_time(&mut parts.headers, account.started() - account.arrived());
+        let waited = flight.account.started() - flight.account.arrived();
+        head::queue_time(waited, |text| match body.ready() {
+            Some(ready) => ready.add(&head::SERVER_TIMING, &text),
+            None => {
+                if let Ok(value) = HeaderValue::from_bytes(&text.concat()) {
+                    parts.headers.append(head::SERVER_TIMING, value);
+                }
+            }
+        });
     }
-    let passage = Passage::new(body, lease, account, &settings.timeouts).after(begin);
+    let passage = Passage::new(body, flight, &settings.timeouts).after(begin);
     Ok(Response::from_parts(parts, passage))
 }
 
@@ -276,15 +336,15 @@ fn pass_on(
 fn switch(
     shared: &Shared,
     mut response: Response<Inbound>,
-    call: (Lease, Account),
+    flight: Box<Flight>,
     offer: Option<Offer>,
 ) -> Result<Response<Passage>, Outcome> {
     let asked = offer.and_then(|offer| Some((offer.accepted(&response)?, offer)));
     let Some((protocols, offer)) = asked else {
-        return Err(call.1.end(Outcome::UpstreamFailed(Break::Upgrade)));
+        return Err(flight.account.end(Outcome::UpstreamFailed(Break::Upgrade)));
     };
     head::strip_hop_by_hop(response.headers_mut());
-    offer.open(&mut response, protocols, call);
+    offer.open(&mut response, protocols, flight);
     let settings = shared.settings();
     Ok(response.map(|body| Passage::switched(body, &settings.timeouts)))
 }

@@ -54,7 +54,7 @@ struct Backlog {
 pub(super) enum Pass {
     /// A job and its turn: send now.
     Turn(Job, Box<Call>, Taken),
-    /// Nobody waits.
+    /// Nobody waits, or nothing may start any more.
     Nobody,
     /// The connection is no longer good; come back with another.
     Stale,
@@ -110,6 +110,9 @@ impl Gate {
         let arrived = Instant::now();
         loop {
             self.gather(&mut backlog, &core.shared);
+            if core.shared.is_cut() {
+                return Pass::Nobody;
+            }
             let now = Instant::now();
             if !lease.is_fresh(now) {
                 return Pass::Stale;

@@ -10,6 +10,7 @@ use ::http::header::UPGRADE;
 use ::http::{Response, StatusCode};
 use tokio::time::Instant;
 
+use super::account::Account;
 use super::link::Link;
 use super::tunnel;
 use super::worker::hire;
@@ -29,6 +30,14 @@ pub(super) struct Lease {
     link: Arc<Link>,
     connection: Option<Connection>,
     slot: Option<Slot>,
+}
+
+/// What a call in flight holds, until its response body has ended.
+#[derive(Debug)]
+pub(super) struct Flight {
+    // In this order: the account is settled before the slot is free.
+    pub(super) account: Account,
+    pub(super) lease: Lease,
 }
 
 impl Slot {

@@ -11,8 +11,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
-use super::account::Account;
-use super::lease::Lease;
+use super::lease::Flight;
 use crate::config;
 use crate::http::body::Stall;
 use crate::http::plain::response::Ready;
@@ -27,7 +26,7 @@ pub(crate) struct Passage {
     begin: Bytes,
     /// Whether the server must not know that there is no body.
     coy: bool,
-    call: Option<(Lease, Account)>,
+    flight: Option<Box<Flight>>,
     stall: Stall,
 }
 
@@ -41,18 +40,13 @@ pub(crate) enum PassageError {
 }
 
 impl Passage {
-    pub(super) fn new(
-        incoming: Inbound,
-        lease: Lease,
-        account: Account,
-        timeouts: &config::Timeouts,
-    ) -> Self {
-        let stall = Stall::new(timeouts.stall).until(account.end_of_time());
+    pub(super) fn new(incoming: Inbound, flight: Box<Flight>, timeouts: &config::Timeouts) -> Self {
+        let stall = Stall::new(timeouts.stall).until(flight.account.end_of_time());
         let mut passage = Self {
             incoming,
             begin: Bytes::new(),
             coy: false,
-            call: Some((lease, account)),
+            flight: Some(flight),
             stall,
         };
         passage.end_if_complete();
@@ -71,7 +65,7 @@ impl Passage {
             incoming,
             begin: Bytes::new(),
             coy: false,
-            call: None,
+            flight: None,
             stall: Stall::new(timeouts.stall),
         }
     }
@@ -82,14 +76,9 @@ impl Passage {
         self.coy = true;
     }
 
-    /// The head in the form in which an HTTP/1.1 caller gets it, with what had
-    /// come of the body by then; once, and only where the response has no map of
-    /// fields.
+    /// See [`Inbound::ready`].
     pub(crate) fn take_ready(&mut self) -> Option<Ready> {
-        match &mut self.incoming {
-            Inbound::Plain(body) => body.take_ready(),
-            Inbound::Hyper(_) => None,
-        }
+        self.incoming.take_ready()
     }
 
     /// Ends the call as soon as the last byte has been taken: the server does
@@ -101,7 +90,8 @@ impl Passage {
     }
 
     fn complete(&mut self) {
-        if let Some((mut lease, account)) = self.call.take() {
+        if let Some(flight) = self.flight.take() {
+            let Flight { mut lease, account } = *flight;
             account.end(Outcome::Completed);
             lease.take_back(&mut self.incoming);
             lease.finish();
@@ -109,9 +99,8 @@ impl Passage {
     }
 
     fn abort(&mut self) {
-        if let Some((lease, account)) = self.call.take() {
-            account.end(Outcome::Aborted);
-            drop(lease);
+        if let Some(flight) = self.flight.take() {
+            flight.account.end(Outcome::Aborted);
         }
     }
 }

@@ -22,8 +22,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::account::Account;
-use super::lease::Lease;
+use super::lease::Flight;
 use super::{Core, Lane, Shared};
 use crate::http::upgrade;
 use crate::outcome::Outcome;
@@ -51,7 +50,7 @@ pub(super) struct Offer {
 pub(crate) struct Tunnel {
     caller: OnUpgrade,
     upstream: OnUpgrade,
-    call: Option<(Lease, Account)>,
+    flight: Option<Box<Flight>>,
     idle: Duration,
     shared: Arc<Shared>,
     _seat: Arc<Seat>,
@@ -119,7 +118,7 @@ impl Offer {
         self,
         response: &mut Response<B>,
         protocols: HeaderValue,
-        (lease, account): (Lease, Account),
+        flight: Box<Flight>,
     ) {
         let upstream = hyper::upgrade::on(&mut *response);
         upgrade::write(response.headers_mut(), protocols);
@@ -127,7 +126,7 @@ impl Offer {
         let tunnel = Tunnel {
             caller: self.caller,
             upstream,
-            call: Some((lease, account)),
+            flight: Some(flight),
             idle: shared.settings().timeouts.tunnel_idle,
             shared,
             _seat: self.seat,
@@ -175,9 +174,8 @@ impl Tunnel {
             Ok(Ok((caller, upstream))) => self.carry(caller, upstream).await,
             Ok(Err(_)) | Err(_) => Outcome::Aborted,
         };
-        if let Some((lease, account)) = self.call.take() {
-            account.end(outcome);
-            drop(lease);
+        if let Some(flight) = self.flight.take() {
+            flight.account.end(outcome);
         }
     }
 

@@ -93,7 +93,7 @@ async fn run(core: Arc<Core>, mut slot: Slot, standing: Standing) {
 async fn serve(core: &Arc<Core>, lease: Lease, job: Job, call: Call, turn: Taken) {
     let (request, account, mut reply) = call.open();
     let answered = tokio::select! {
-        answered = exchange::run(core, lease, turn, request, account) => answered,
+        answered = exchange::run(core, lease, turn, (request, account)) => answered,
         // The caller has gone: dropping the exchange tells the upstream.
         () = reply.closed() => return,
     };
@@ -215,6 +215,9 @@ impl Shared {
     fn lacks_worker(&self) -> bool {
         let waiting = self.waiting();
         let standing = self.standing.load(Ordering::SeqCst);
+        if self.is_cut() {
+            return false;
+        }
         if standing == 0 || waiting <= standing {
             return waiting > standing;
         }

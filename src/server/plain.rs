@@ -9,8 +9,9 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use ::http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderMap, TRANSFER_ENCODING};
+use ::http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderValue, TRANSFER_ENCODING};
 use ::http::{Response, StatusCode, response};
 use http_body_util::Either;
 use hyper::body::Body;
@@ -18,16 +19,17 @@ use hyper::ext::ReasonPhrase;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::yield_now;
 
+use super::Server;
 use super::activity::Activity;
 use super::framing::head::{Body as BodyEnd, Head as StrictHead};
 use super::linger::Linger;
-use super::{Rest, Server};
 use crate::http::body::Stall;
 use crate::http::chunked::Bounds;
 use crate::http::date;
 use crate::http::plain::request::Head;
 use crate::http::plain::response::{LAST_CHUNK, write_chunk};
 use crate::proxy::{AnswerBody, PlainCall, Proxy};
+use crate::timer::Timer;
 use crate::upstream::read;
 
 /// Most bytes that are read of what comes after a request before that is
@@ -45,7 +47,9 @@ struct Caller<'a, T> {
     /// What has come after the last request.
     ahead: Vec<u8>,
     stall: Stall,
-    rest: Rest,
+    /// How long it may be idle.
+    patience: Duration,
+    timer: Timer,
 }
 
 /// What comes next on a connection.
@@ -82,10 +86,14 @@ where
 {
     let mut draining = server.draining.clone();
     let mut draining = pin!(draining.wait_for(|draining| *draining));
+    let mut cut = server.cut.clone();
+    let mut cut = pin!(cut.wait_for(|cut| *cut));
     let mut dismissed = pin!(activity.dismissed());
     poll_fn(|cx| {
-        // Asks to be woken; what they say is read from the flags.
+        // Asks to be woken; what they say is read from the flags, here and in the
+        // lane.
         let _: Poll<_> = draining.as_mut().poll(cx);
+        let _: Poll<_> = cut.as_mut().poll(cx);
         let _: Poll<_> = dismissed.as_mut().poll(cx);
         Poll::Ready(())
     })
@@ -96,7 +104,8 @@ where
         stream,
         ahead: Vec::new(),
         stall: Stall::new(server.settings.stall_timeout),
-        rest: Rest::new(server.settings.header_timeout),
+        patience: server.settings.header_timeout,
+        timer: Timer::default(),
     };
     loop {
         let (proxy, call) = match caller.next().await {
@@ -107,13 +116,15 @@ where
         };
         activity.stir();
         let head_only = call.head_only();
-        let answered = Box::pin(proxy.handle_plain(call));
+        let mut timer = std::mem::take(&mut caller.timer);
+        let answered = Box::pin(proxy.handle_plain(call, &mut timer));
         let response = caller.while_there(answered).await?;
+        caller.timer = timer;
         if !caller.respond(response, head_only).await? {
             break;
         }
         activity.rest();
-        caller.rest.bound = server.settings.idle_timeout;
+        caller.patience = server.settings.idle_timeout;
     }
     caller.close().await;
     None
@@ -151,7 +162,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Caller<'_, T> {
             return Poll::Pending;
         };
         if !server.connections.is_crowded() {
-            ready!(self.rest.poll(cx, since));
+            ready!(self.timer.poll(cx, since + self.patience));
         }
         Poll::Ready(Next::Over)
     }
@@ -278,26 +289,25 @@ impl Answer {
             Either::Left(passage) => passage.take_ready(),
             Either::Right(_) => None,
         };
-        if closes {
-            let close = ::http::HeaderValue::from_static("close");
-            parts.headers.insert(CONNECTION, close);
-        }
         let exact = body.size_hint().exact();
         let status = parts.status;
         let bare = head_only
             || status.is_informational()
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let bytes = match ready {
-            Some(ready) if parts.headers.is_empty() => ready.into_bytes(),
-            Some(ready) => {
-                let (head, begin) = ready.split();
-                let mut bytes = head.to_vec();
-                write_fields(&mut bytes, &parts.headers);
-                bytes.extend_from_slice(b"\r\n");
-                bytes.extend_from_slice(begin);
-                bytes
+            Some(mut ready) => {
+                if closes {
+                    ready.add(&CONNECTION, &[b"close"]);
+                }
+                ready.into_bytes()
             }
-            None => encode(&mut parts, exact, bare),
+            None => {
+                if closes {
+                    let close = HeaderValue::from_static("close");
+                    parts.headers.insert(CONNECTION, close);
+                }
+                encode(&mut parts, exact, bare)
+            }
         };
         Self {
             bytes,
@@ -359,7 +369,7 @@ fn encode(parts: &mut response::Parts, exact: Option<u64>, bare: bool) -> Vec<u8
             headers.insert(CONTENT_LENGTH, exact.into());
         }
         None => {
-            let chunked = ::http::HeaderValue::from_static("chunked");
+            let chunked = HeaderValue::from_static("chunked");
             headers.insert(TRANSFER_ENCODING, chunked);
         }
     }
@@ -376,7 +386,12 @@ fn encode(parts: &mut response::Parts, exact: Option<u64>, bare: bool) -> Vec<u8
     ] {
         bytes.extend_from_slice(part);
     }
-    write_fields(&mut bytes, headers);
+    for (name, value) in &*headers {
+        let name: &[u8] = name.as_ref();
+        for part in [name, b": ", value.as_bytes(), b"\r\n"] {
+            bytes.extend_from_slice(part);
+        }
+    }
     if !headers.contains_key(DATE) {
         bytes.extend_from_slice(b"date: ");
         date::now(|now| bytes.extend_from_slice(now));
@@ -384,13 +399,4 @@ fn encode(parts: &mut response::Parts, exact: Option<u64>, bare: bool) -> Vec<u8
     }
     bytes.extend_from_slice(b"\r\n");
     bytes
-}
-
-fn write_fields(bytes: &mut Vec<u8>, headers: &HeaderMap) {
-    for (name, value) in headers {
-        let name: &[u8] = name.as_ref();
-        for part in [name, b": ", value.as_bytes(), b"\r\n"] {
-            bytes.extend_from_slice(part);
-        }
-    }
 }

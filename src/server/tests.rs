@@ -61,7 +61,8 @@ fn start() -> (Server, Came, watch::Sender<bool>) {
         proxy: Arc::new(ArcSwap::from_pointee(proxy)),
         settings: Arc::new(config.client),
         connections: Arc::new(Connections::new(1024)),
-        draining: stopping,
+        draining: stopping.clone(),
+        cut: stopping,
     };
     (server, came, stop)
 }

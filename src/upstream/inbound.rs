@@ -10,6 +10,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::plain;
+use crate::http::plain::response::Ready;
 
 /// A response body on its way from the upstream.
 #[derive(Debug)]
@@ -24,6 +25,27 @@ pub(crate) enum Inbound {
 pub(crate) enum InboundError {
     Hyper(hyper::Error),
     Plain(io::Error),
+}
+
+impl Inbound {
+    /// The head in the form in which an HTTP/1.1 caller gets it, with what had
+    /// come of the body by then; only where the response has no map of fields,
+    /// and until it is taken.
+    pub(crate) fn ready(&mut self) -> Option<&mut Ready> {
+        self.slot()?.as_mut()
+    }
+
+    /// Takes that.
+    pub(crate) fn take_ready(&mut self) -> Option<Ready> {
+        self.slot()?.take()
+    }
+
+    fn slot(&mut self) -> Option<&mut Option<Ready>> {
+        match self {
+            Self::Plain(body) => Some(&mut body.ready),
+            Self::Hyper(_) => None,
+        }
+    }
 }
 
 impl Body for Inbound {

@@ -285,7 +285,7 @@ pub(crate) struct Body {
     state: State,
     /// What has come and was not handed out.
     begin: Bytes,
-    ready: Option<Ready>,
+    pub(super) ready: Option<Ready>,
 }
 
 /// `Length`, `Chunked` and `Close` become `Ended` or `Broken`.
@@ -301,12 +301,6 @@ enum State {
 }
 
 impl Body {
-    /// The head with what had come of the body by then, in the form in which an
-    /// HTTP/1.1 caller gets it; once, and only where the fields are not in a map.
-    pub(crate) fn take_ready(&mut self) -> Option<Ready> {
-        self.ready.take()
-    }
-
     /// The connection, once the body has ended, if it can be used again.
     pub(super) fn take_line(&mut self) -> Option<Line> {
         let good = self.keeps && matches!(self.state, State::Ended);

@@ -146,8 +146,8 @@ impl<'a> Head<'a> {
     pub(crate) fn request(&self, rewrite: &Rewrite, body: &[u8]) -> Plain {
         let length = self.method.len() + self.target.len() + self.fields.len() + body.len();
         let host = rewrite.host.as_deref().unwrap_or(self.host);
-        let spare = host.len() + rewrite.added.len() + 64;
-        let mut bytes = Vec::with_capacity(length + spare);
+        // It may wait for long, so the room is what it takes, or little more.
+        let mut bytes = Vec::with_capacity(length + host.len() + rewrite.added.len() + 16);
         let mut add = |parts: &[&[u8]]| {
             parts.iter().for_each(|part| bytes.extend_from_slice(part));
         };
@@ -177,8 +177,6 @@ impl<'a> Head<'a> {
         add(&[&rewrite.added, b"\r\n"]);
         let head = bytes.len();
         bytes.extend_from_slice(body);
-        // It may wait for long.
-        bytes.shrink_to_fit();
         Plain {
             bytes: bytes.into(),
             head,

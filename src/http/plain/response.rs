@@ -232,7 +232,7 @@ impl Ready {
         end: End,
         bare: bool,
     ) -> Self {
-        let mut bytes = Vec::with_capacity(room + 64);
+        let mut bytes = Vec::with_capacity(room + 128);
         let mut add = |parts: &[&[u8]]| {
             parts.iter().for_each(|part| bytes.extend_from_slice(part));
         };
@@ -283,9 +283,17 @@ impl Ready {
         self.bytes.extend_from_slice(LAST_CHUNK);
     }
 
-    /// The head without its last line, and what follows that.
-    pub(crate) fn split(&self) -> (&[u8], &[u8]) {
-        (&self.bytes[..self.head - 2], &self.bytes[self.head..])
+    /// Adds a field to the head, its value in pieces.
+    pub(crate) fn add(&mut self, name: &HeaderName, value: &[&[u8]]) {
+        let name: &[u8] = name.as_ref();
+        let end = self.head - 2;
+        let start = self.bytes.len();
+        for part in [name, b": "].iter().chain(value).chain([&&b"\r\n"[..]]) {
+            self.bytes.extend_from_slice(part);
+        }
+        let length = self.bytes.len() - start;
+        self.bytes[end..].rotate_right(length);
+        self.head += length;
     }
 
     /// All of it.
