@@ -1,6 +1,7 @@
-//! A timer for ends that move on with each request.
+//! How a task is woken at times that move on with each request, and by what ends
+//! its waits.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -26,4 +27,14 @@ impl Timer {
             timer.as_mut().reset(end);
         }
     }
+}
+
+/// Lets the current task be woken when `signal` is ready, as long as that lives.
+/// What it says is then to be looked up.
+pub(crate) async fn woken_by<F: Future>(mut signal: Pin<&mut F>) {
+    poll_fn(|cx| {
+        let _: Poll<_> = signal.as_mut().poll(cx);
+        Poll::Ready(())
+    })
+    .await;
 }

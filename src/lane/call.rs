@@ -3,14 +3,16 @@
 //! Runs in the task of the caller's connection. Wherever it is dropped because
 //! the caller hangs up, the request's account, place and ticket go with it.
 
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 
 use ::http::{Request, Response, request};
 use hyper::body::{Body, Incoming};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::account::Account;
 use super::exchange::{self, Broken};
@@ -26,22 +28,26 @@ use crate::http::body::{Bounds, Upload, UploadError};
 use crate::http::plain::request::Plain;
 use crate::outcome::Outcome;
 use crate::pacing::Charge;
-use crate::timer::Timer;
+use crate::timer::{Timer, woken_by};
 use crate::upstream::{Outgoing, head_bytes};
+
+/// A call that is being made; with the timer, when it is over.
+type Sending<'a> = Pin<Box<dyn Future<Output = (Sent, &'a mut Timer)> + Send + 'a>>;
+type Sent = Result<Response<Passage>, Broken>;
 
 /// Where a request is. Each is small: what is big is in a box, so that a caller
 /// who waits does not keep room for what it does not need any more.
 enum Step<'a> {
     /// Its body is to be read; then it begins.
-    Read(Box<(request::Parts, Incoming, Account)>),
+    Read(Box<(request::Parts, Incoming, Account)>, &'a mut Timer),
     /// It needs a place; then it stands in line.
-    Place(Box<(Outgoing, Account)>, usize),
+    Place(Box<(Outgoing, Account)>, usize, &'a mut Timer),
     /// It has a place; then it stands in line.
-    Line(Job, Ticket, Instant),
+    Line(Job, Ticket, Instant, &'a mut Timer),
     /// It is in line: a worker answers, or its time is over.
-    Wait(Ticket, Instant),
+    Wait(Ticket, Instant, &'a mut Timer),
     /// Its turn was taken here; it ends, or waits for another turn.
-    Sent(Pin<Box<dyn Future<Output = Result<Response<Passage>, Broken>> + Send + 'a>>),
+    Sent(Sending<'a>),
     /// It has ended.
     End(Outcome),
 }
@@ -57,11 +63,20 @@ impl Lane {
         note: Option<String>,
     ) -> impl Future<Output = Reply> + Send + 'a {
         let account = Account::new(&self.0, charge, note);
-        let step = match body.is_end_stream() {
-            true => self.begin(parsed(head, Upload::default()), account, None, None),
-            false => Step::Read(Box::new((head, body, account))),
+        let request = match body.is_end_stream() {
+            true => Ok((parsed(head, Upload::default()), account)),
+            false => Err(Box::new((head, body, account))),
         };
-        self.go_on(step)
+        async move {
+            let mut timer = Timer::default();
+            let mut cut = Box::pin(self.0.shared.cut());
+            woken_by(cut.as_mut()).await;
+            let step = match request {
+                Ok((request, account)) => self.begin(request, account, None, &mut timer),
+                Err(request) => Step::Read(request, &mut timer),
+            };
+            self.go_on(step).await
+        }
     }
 
     /// Takes charge of a request of the plain kind, see [`Lane::call`]. `timer` is
@@ -73,7 +88,7 @@ impl Lane {
         timer: &'a mut Timer,
     ) -> impl Future<Output = Reply> + Send + 'a {
         let account = Account::new(&self.0, Charge::ONE, note);
-        self.go_on(self.begin(Outgoing::Plain(request), account, None, Some(timer)))
+        self.go_on(self.begin(Outgoing::Plain(request), account, None, timer))
     }
 
     /// Counts a request that the lane does not take charge of.
@@ -81,17 +96,24 @@ impl Lane {
         Account::new(&self.0, charge, note).end(outcome)
     }
 
-    async fn go_on(&self, mut step: Step<'_>) -> Reply {
+    async fn go_on<'a>(&'a self, mut step: Step<'a>) -> Reply {
         loop {
             step = match step {
-                Step::Read(request) => Box::pin(self.read(*request)).await,
-                Step::Place(request, bytes) => Box::pin(self.wait_for_place(*request, bytes)).await,
-                Step::Line(job, ticket, deadline) => self.line_up(job, ticket, deadline).await,
-                Step::Wait(ticket, deadline) => return self.wait(ticket, deadline).await,
-                Step::Sent(sent) => match sent.await {
-                    Ok(response) => return Ok(response),
-                    Err(Broken::Ended(outcome)) => Step::End(outcome),
-                    Err(Broken::Again(again)) => self.again(*again),
+                Step::Read(request, timer) => Box::pin(self.read(*request, timer)).await,
+                Step::Place(request, bytes, timer) => {
+                    Box::pin(self.wait_for_place(*request, bytes, timer)).await
+                }
+                Step::Line(job, ticket, deadline, timer) => match self.line_up(job, &ticket) {
+                    Ok(()) => Step::Wait(ticket, deadline, timer),
+                    Err(job) => Box::pin(self.wait_for_line(job, ticket, deadline, timer)).await,
+                },
+                Step::Wait(ticket, deadline, timer) => {
+                    return self.wait(ticket, deadline, timer).await;
+                }
+                Step::Sent(sending) => match sending.await {
+                    (Ok(response), _) => return Ok(response),
+                    (Err(Broken::Ended(outcome)), _) => Step::End(outcome),
+                    (Err(Broken::Again(again)), timer) => self.again(*again, timer),
                 },
                 Step::End(outcome) => return Err(outcome),
             };
@@ -104,17 +126,17 @@ impl Lane {
         request: Outgoing,
         mut account: Account,
         place: Option<Place>,
-        timer: Option<&'a mut Timer>,
+        timer: &'a mut Timer,
     ) -> Step<'a> {
         let core = &self.0;
         if let Some((lease, turn)) = core.try_turn(account.charge()) {
             drop(place);
             account.start(Instant::now());
             let call = (request, account);
-            return Step::Sent(match timer {
-                Some(timer) => Box::pin(exchange::run_timed(core, lease, turn, call, timer)),
-                None => Box::pin(exchange::run(core, lease, turn, call)),
-            });
+            return Step::Sent(Box::pin(async move {
+                let sent = exchange::run(core, lease, turn, call, timer).await;
+                (sent, timer)
+            }));
         }
         let place = match place {
             Some(place) => place,
@@ -122,43 +144,59 @@ impl Lane {
                 let bytes = request.bytes();
                 match self.enter(&mut account, bytes) {
                     Ok(Some(place)) => place,
-                    Ok(None) => return Step::Place(Box::new((request, account)), bytes),
+                    Ok(None) => return Step::Place(Box::new((request, account)), bytes, timer),
                     Err(outcome) => return Step::End(account.end(outcome)),
                 }
             }
         };
         let deadline = account.deadline();
         let (job, ticket) = job::pair(request, account, Some(place));
-        Step::Line(job, ticket, deadline)
+        Step::Line(job, ticket, deadline, timer)
     }
 
     /// Back before all others, for a request whose turn came to nothing.
-    fn again(&self, (request, account): (Outgoing, Account)) -> Step<'_> {
+    fn again<'a>(
+        &'a self,
+        (request, account): (Outgoing, Account),
+        timer: &'a mut Timer,
+    ) -> Step<'a> {
         let deadline = account.deadline();
         let (job, ticket) = job::pair(request, account, None);
         ticket.stand_in_line(&self.0.shared);
         self.0.shared.gate.put_back(job);
-        Step::Wait(ticket, deadline)
+        Step::Wait(ticket, deadline, timer)
     }
 
-    /// Puts the job into the channel to the gate.
-    async fn line_up(&self, job: Job, ticket: Ticket, deadline: Instant) -> Step<'_> {
+    /// Puts the job into the channel to the gate, if there is room.
+    fn line_up(&self, job: Job, ticket: &Ticket) -> Result<(), Job> {
+        let shared = &self.0.shared;
+        match shared.intake.try_reserve() {
+            Ok(permit) => {
+                shared.enqueue(permit, job, ticket);
+                Ok(())
+            }
+            Err(_full) => Err(job),
+        }
+    }
+
+    /// Puts the job into the channel to the gate as soon as there is room.
+    async fn wait_for_line<'a>(
+        &'a self,
+        job: Job,
+        ticket: Ticket,
+        deadline: Instant,
+        timer: &'a mut Timer,
+    ) -> Step<'a> {
         let shared = &self.0.shared;
         let outcome = tokio::select! {
             permit = shared.reserve() => match permit {
                 Some(permit) => {
-                    ticket.stand_in_line(shared);
-                    let keyed = !job.charge().keys().is_empty();
-                    permit.send(job);
-                    if keyed {
-                        // Whom the gate sleeps for may be of another key.
-                        shared.gate.ring(false);
-                    }
-                    return Step::Wait(ticket, deadline);
+                    shared.enqueue(permit, job, &ticket);
+                    return Step::Wait(ticket, deadline, timer);
                 }
                 None => Outcome::Draining,
             },
-            outcome = shared.too_late(deadline) => outcome,
+            outcome = shared.too_late(deadline, timer) => outcome,
         };
         if let Some(call) = job.take() {
             call.account.end(outcome);
@@ -167,12 +205,12 @@ impl Lane {
     }
 
     /// Waits in the line until the worker answers or the time is over.
-    async fn wait(&self, mut ticket: Ticket, deadline: Instant) -> Reply {
+    async fn wait(&self, mut ticket: Ticket, deadline: Instant, timer: &mut Timer) -> Reply {
         worker::hire(&self.0);
         let outcome = tokio::select! {
             biased;
             reply = ticket.reply() => return reply,
-            outcome = self.0.shared.too_late(deadline) => outcome,
+            outcome = self.0.shared.too_late(deadline, timer) => outcome,
         };
         let unreachable = self.0.shared.unreachable.load(Ordering::Relaxed);
         ticket
@@ -186,12 +224,13 @@ impl Lane {
 
     /// Reads the body as far as it is read before the queue. A request with a
     /// body takes its place first, so that what is read is always counted.
-    async fn read(
-        &self,
+    async fn read<'a>(
+        &'a self,
         (head, body, mut account): (request::Parts, Incoming, Account),
-    ) -> Step<'_> {
-        match self.take_in(&head, body, &mut account).await {
-            Ok((upload, place)) => self.begin(parsed(head, upload), account, Some(place), None),
+        timer: &'a mut Timer,
+    ) -> Step<'a> {
+        match self.take_in(&head, body, &mut account, timer).await {
+            Ok((upload, place)) => self.begin(parsed(head, upload), account, Some(place), timer),
             Err(outcome) => Step::End(account.end(outcome)),
         }
     }
@@ -201,6 +240,7 @@ impl Lane {
         head: &request::Parts,
         body: Incoming,
         account: &mut Account,
+        timer: &mut Timer,
     ) -> Result<(Upload, Place), Outcome> {
         let shared = &self.0.shared;
         let settings = shared.settings();
@@ -224,7 +264,8 @@ impl Lane {
         let mut place = match self.enter(account, head + held)? {
             Some(place) => place,
             None => {
-                let place = self.place(account.charge(), head + held, deadline).await?;
+                let charge = account.charge();
+                let place = self.place(charge, head + held, deadline, timer).await?;
                 account.admit();
                 place
             }
@@ -236,7 +277,7 @@ impl Lane {
                     error.fault().map_or(Outcome::Abandoned, Outcome::BadRequest)
                 }
             })?,
-            outcome = shared.too_late(deadline) => return Err(outcome),
+            outcome = shared.too_late(deadline, timer) => return Err(outcome),
         };
         place.shrink_to(head + upload.buffered());
         Ok((upload, place))
@@ -261,18 +302,17 @@ impl Lane {
         Ok(place)
     }
 
-    async fn wait_for_place(
-        &self,
+    async fn wait_for_place<'a>(
+        &'a self,
         (request, mut account): (Outgoing, Account),
         bytes: usize,
-    ) -> Step<'_> {
-        match self
-            .place(account.charge(), bytes, account.deadline())
-            .await
-        {
+        timer: &'a mut Timer,
+    ) -> Step<'a> {
+        let deadline = account.deadline();
+        match self.place(account.charge(), bytes, deadline, timer).await {
             Ok(place) => {
                 account.admit();
-                self.begin(request, account, Some(place), None)
+                self.begin(request, account, Some(place), timer)
             }
             Err(outcome) => Step::End(account.end(outcome)),
         }
@@ -284,11 +324,12 @@ impl Lane {
         charge: &Charge,
         bytes: usize,
         deadline: Instant,
+        timer: &mut Timer,
     ) -> Result<Place, Outcome> {
         let shared = &self.0.shared;
         tokio::select! {
             place = shared.room.enter(charge, bytes, &self.0.cells) => Ok(place),
-            outcome = shared.too_late(deadline) => Err(match outcome {
+            outcome = shared.too_late(deadline, timer) => Err(match outcome {
                 Outcome::Expired => Outcome::QueueFull,
                 other => other,
             }),
@@ -334,13 +375,24 @@ impl Shared {
         reserved.await.ok()
     }
 
-    /// Returns when a request that may wait until `deadline` can wait no more,
-    /// with the outcome.
-    async fn too_late(&self, deadline: Instant) -> Outcome {
-        tokio::select! {
-            () = sleep_until(deadline) => Outcome::Expired,
-            () = self.cut() => Outcome::Draining,
+    /// Puts a job into the line.
+    fn enqueue(self: &Arc<Self>, permit: mpsc::Permit<'_, Job>, job: Job, ticket: &Ticket) {
+        ticket.stand_in_line(self);
+        let keyed = !job.charge().keys().is_empty();
+        permit.send(job);
+        if keyed {
+            // Whom the gate sleeps for may be of another key.
+            self.gate.ring(false);
         }
+    }
+
+    /// Returns when a request that may wait until `deadline` can wait no more,
+    /// with the outcome. Its task is woken when the drain time is over.
+    fn too_late(&self, deadline: Instant, timer: &mut Timer) -> impl Future<Output = Outcome> {
+        poll_fn(move |cx| match self.is_cut() {
+            true => Poll::Ready(Outcome::Draining),
+            false => timer.poll(cx, deadline).map(|()| Outcome::Expired),
+        })
     }
 }
 

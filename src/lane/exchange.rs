@@ -13,7 +13,7 @@
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use ::http::{HeaderValue, Response, StatusCode};
@@ -57,54 +57,21 @@ enum Over {
     Cut,
 }
 
-/// Makes the call of `turn` on the connection of `lease`.
+/// Makes the call of `turn` on the connection of `lease`, in a task that is woken
+/// when the drain time is over.
 ///
 /// # Errors
 ///
 /// There is no response, see [`Broken`].
-pub(super) fn run(
-    core: &Core,
-    lease: Lease,
-    turn: Taken,
-    call: (Outgoing, Account),
-) -> impl Future<Output = Result<Response<Passage>, Broken>> + Send {
-    let shared = &*core.shared;
-    let silence = silence(shared, &call.1, call.0.pieces());
-    let over = async move {
-        tokio::select! {
-            () = silence => Over::Silent,
-            () = shared.cut() => Over::Cut,
-        }
-    };
-    start(shared, lease, turn, call, over)
-}
-
-/// The same of a request whose body is at hand, with a `timer` of its task, which
-/// is woken when the drain time is over.
-pub(super) fn run_timed(
-    core: &Core,
-    lease: Lease,
-    turn: Taken,
-    call: (Outgoing, Account),
-    timer: &mut Timer,
-) -> impl Future<Output = Result<Response<Passage>, Broken>> + Send {
-    let shared = &*core.shared;
-    let end = end_of_silence(shared, &call.1, call.1.started());
-    let over = poll_fn(move |cx| match shared.is_cut() {
-        true => Poll::Ready(Over::Cut),
-        false => timer.poll(cx, end).map(|()| Over::Silent),
-    });
-    start(shared, lease, turn, call, over)
-}
-
-fn start(
-    shared: &Shared,
+pub(super) fn run<'a>(
+    core: &'a Core,
     mut lease: Lease,
     turn: Taken,
     (request, account): (Outgoing, Account),
-    over: impl Future<Output = Over> + Send,
-) -> impl Future<Output = Result<Response<Passage>, Broken>> + Send {
+    timer: &'a mut Timer,
+) -> impl Future<Output = Result<Response<Passage>, Broken>> + Send + use<'a> {
     // Not one async fn: its future would hold the request several times over.
+    let shared = &*core.shared;
     if account.failures() == 0 {
         shared.retries.earn(shared.settings().retry.budget);
     }
@@ -113,6 +80,7 @@ fn start(
         Outgoing::Parsed(request) => request.extensions().get::<Offer>().cloned(),
         Outgoing::Plain(_) => None,
     };
+    let over = over(shared, &account, request.pieces(), timer);
     let settings = shared.settings.load_full();
     let sent = lease.send(request, move |status| dialect::is_fine(&settings, status));
     // In a box, since it goes far.
@@ -120,38 +88,36 @@ fn start(
     finish(shared, flight, turn, sent, over, (spare, offer))
 }
 
-/// When a response head has been waited for too long, of which the wait began at
-/// `from`.
-fn end_of_silence(shared: &Shared, account: &Account, from: Instant) -> Instant {
-    let silent = from + shared.settings().timeouts.response;
-    account.end_of_time().map_or(silent, |end| end.min(silent))
-}
-
-/// Returns when the response head has been waited for too long: since the start,
-/// or since the last piece of a body that streams.
-fn silence(
-    shared: &Shared,
+/// Returns when the response head is not waited for any longer: for too long since
+/// the start, or since the last piece of a body that streams.
+fn over<'a>(
+    shared: &'a Shared,
     account: &Account,
     pieces: Option<Arc<AtomicU64>>,
-) -> impl Future<Output = ()> + Send + use<> {
+    timer: &'a mut Timer,
+) -> impl Future<Output = Over> + Send + use<'a> {
     let span = shared.settings().timeouts.response;
-    let mut until = end_of_silence(shared, account, account.started());
     let end = account.end_of_time();
+    let bound = move |from: Instant| end.map_or(from + span, |end| end.min(from + span));
+    let mut until = bound(account.started());
     let mut seen = 0;
-    async move {
+    poll_fn(move |cx| {
         loop {
-            time::sleep_until(until).await;
-            let now = Instant::now();
+            if shared.is_cut() {
+                return Poll::Ready(Over::Cut);
+            }
+            ready!(timer.poll(cx, until));
             let passed = pieces
                 .as_ref()
                 .map_or(0, |pieces| pieces.load(Ordering::Relaxed));
+            let now = Instant::now();
             if passed == seen || end.is_some_and(|end| end <= now) {
-                return;
+                return Poll::Ready(Over::Silent);
             }
             seen = passed;
-            until = end.map_or(now + span, |end| end.min(now + span));
+            until = bound(now);
         }
-    }
+    })
 }
 
 /// Waits for the response head of what was `sent`, until that is `over`.

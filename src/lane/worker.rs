@@ -9,6 +9,7 @@
 
 use std::error::Error;
 use std::iter::successors;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,6 +24,7 @@ use super::link::Link;
 use super::turn::Taken;
 use super::{Core, Shared};
 use crate::outcome::Outcome;
+use crate::timer::{Timer, woken_by};
 use crate::upstream::{ConnectError, Connection};
 
 /// The pause before the second try to connect; it doubles with each further.
@@ -53,6 +55,9 @@ pub(super) fn hire(core: &Arc<Core>) {
 
 /// One worker's life: it ends when nobody waits.
 async fn run(core: Arc<Core>, mut slot: Slot, standing: Standing) {
+    let mut timer = Timer::default();
+    let mut cut = pin!(core.shared.cut());
+    woken_by(cut.as_mut()).await;
     let mut pause = FIRST_PAUSE;
     loop {
         let began = Instant::now();
@@ -73,7 +78,7 @@ async fn run(core: Arc<Core>, mut slot: Slot, standing: Standing) {
             Pass::Turn(job, call, turn) => {
                 drop(standing);
                 hire(&core);
-                serve(&core, lease, job, *call, turn).await;
+                serve(&core, lease, job, *call, (turn, &mut timer)).await;
                 return;
             }
             Pass::Nobody => {
@@ -90,10 +95,16 @@ async fn run(core: Arc<Core>, mut slot: Slot, standing: Standing) {
 }
 
 /// Makes the call and answers the caller.
-async fn serve(core: &Arc<Core>, lease: Lease, job: Job, call: Call, turn: Taken) {
+async fn serve(
+    core: &Arc<Core>,
+    lease: Lease,
+    job: Job,
+    call: Call,
+    (turn, timer): (Taken, &mut Timer),
+) {
     let (request, account, mut reply) = call.open();
     let answered = tokio::select! {
-        answered = exchange::run(core, lease, turn, (request, account)) => answered,
+        answered = exchange::run(core, lease, turn, (request, account), timer) => answered,
         // The caller has gone: dropping the exchange tells the upstream.
         () = reply.closed() => return,
     };

@@ -29,7 +29,7 @@ use crate::http::date;
 use crate::http::plain::request::Head;
 use crate::http::plain::response::{LAST_CHUNK, write_chunk};
 use crate::proxy::{AnswerBody, PlainCall, Proxy};
-use crate::timer::Timer;
+use crate::timer::{Timer, woken_by};
 use crate::upstream::read;
 
 /// Most bytes that are read of what comes after a request before that is
@@ -72,6 +72,8 @@ struct Answer {
     chunked: bool,
     /// Whether all of it is in `bytes` or written.
     whole: bool,
+    /// Whether the connection closes afterwards.
+    closes: bool,
 }
 
 /// Serves the plain requests of `stream`. Returns what has come when something
@@ -89,15 +91,10 @@ where
     let mut cut = server.cut.clone();
     let mut cut = pin!(cut.wait_for(|cut| *cut));
     let mut dismissed = pin!(activity.dismissed());
-    poll_fn(|cx| {
-        // Asks to be woken; what they say is read from the flags, here and in the
-        // lane.
-        let _: Poll<_> = draining.as_mut().poll(cx);
-        let _: Poll<_> = cut.as_mut().poll(cx);
-        let _: Poll<_> = dismissed.as_mut().poll(cx);
-        Poll::Ready(())
-    })
-    .await;
+    // What they say is read from the flags, here and in the lane.
+    woken_by(draining.as_mut()).await;
+    woken_by(cut.as_mut()).await;
+    woken_by(dismissed.as_mut()).await;
     let mut caller = Caller {
         server,
         activity,
@@ -115,12 +112,13 @@ where
             Next::Gone => return None,
         };
         activity.stir();
-        let head_only = call.head_only();
         let mut timer = std::mem::take(&mut caller.timer);
-        let answered = Box::pin(proxy.handle_plain(call, &mut timer));
-        let response = caller.while_there(answered).await?;
+        // In boxes, so that a caller who waits or rests keeps no room for both.
+        let answered = Box::pin(answer(server, activity, &proxy, call, &mut timer));
+        let mut answer = caller.while_there(answered).await?;
         caller.timer = timer;
-        if !caller.respond(response, head_only).await? {
+        poll_fn(|cx| caller.poll_respond(cx, &mut answer)).await?;
+        if answer.closes {
             break;
         }
         activity.rest();
@@ -155,7 +153,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Caller<'_, T> {
         if let Poll::Ready(next) = next {
             return Poll::Ready(next.unwrap_or(Next::Gone));
         }
-        if self.is_leaving() {
+        if is_leaving(self.server, self.activity) {
             return Poll::Ready(Next::Over);
         }
         let Some(since) = self.activity.idle_since() else {
@@ -165,11 +163,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Caller<'_, T> {
             ready!(self.timer.poll(cx, since + self.patience));
         }
         Poll::Ready(Next::Over)
-    }
-
-    /// Whether the connection closes as soon as it is idle.
-    fn is_leaving(&self) -> bool {
-        self.activity.is_unwanted() || *self.server.draining.borrow()
     }
 
     /// What comes of `future`, unless the caller hangs up first.
@@ -198,15 +191,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Caller<'_, T> {
             }
         }
         false
-    }
-
-    /// Writes a response; then whether the connection goes on. `None` if it is
-    /// broken.
-    async fn respond(&mut self, response: Response<AnswerBody>, head_only: bool) -> Option<bool> {
-        let closes = self.is_leaving() || response.headers().contains_key(CONNECTION);
-        let mut answer = Answer::new(response, head_only, closes);
-        poll_fn(|cx| self.poll_respond(cx, &mut answer)).await?;
-        Some(!closes)
     }
 
     /// Ready when all is written; with `None` if that cannot be.
@@ -252,6 +236,25 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Caller<'_, T> {
         })
         .await;
     }
+}
+
+/// Whether a connection closes as soon as it is idle.
+fn is_leaving(server: &Server, activity: &Activity) -> bool {
+    activity.is_unwanted() || *server.draining.borrow()
+}
+
+/// Has `call` answered.
+async fn answer(
+    server: &Server,
+    activity: &Activity,
+    proxy: &Proxy,
+    call: PlainCall,
+    timer: &mut Timer,
+) -> Box<Answer> {
+    let head_only = call.head_only();
+    let response = proxy.handle_plain(call, timer).await;
+    let closes = is_leaving(server, activity) || response.headers().contains_key(CONNECTION);
+    Box::new(Answer::new(response, head_only, closes))
 }
 
 /// Takes the first of what has come: `bytes`. What follows it goes to `ahead`.
@@ -314,6 +317,7 @@ impl Answer {
             written: 0,
             whole: bare || body.is_end_stream(),
             chunked: exact.is_none(),
+            closes,
             body,
         }
     }
