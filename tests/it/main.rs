@@ -31,6 +31,8 @@ mod http2;
 mod limits;
 /// Every way a request can end, as its caller sees it.
 mod outcomes;
+/// Plain requests and all others, which mean the same.
+mod plain;
 /// Other settings while it runs.
 mod reload;
 /// What is sent again after a broken connection, and what never is.
