@@ -98,6 +98,7 @@ impl Lanes {
         let upstreams = this.config.upstreams.iter().zip(dialers);
         let lanes = upstreams.map(|(upstream, dialer)| this.lane(upstream, dialer));
         let lanes = lanes.collect::<Result<_, _>>()?;
+        this.state.has_begun();
         this.roster = watch::Sender::new(Roster::new(lanes, log_requests));
         Ok(this)
     }

@@ -55,7 +55,7 @@ proptest! {
             limits.push(limits.last().copied().filter(|_| same).unwrap_or(next));
             let (count, period) = limits[nth];
             let settings = upstream(&format!("\"{count}/{}ms\"", period.as_millis()));
-            let mut run = if nth == 0 { world.first(&settings) } else { world.run(&settings) };
+            let mut run = world.run(&settings);
             for (way, gap, tend) in starts {
                 let start = world.take(&mut run, &Charge::ONE);
                 seen.push((start, start + Duration::from_millis(way), nth));
