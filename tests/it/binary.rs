@@ -11,6 +11,9 @@ use tokio::time::Instant;
 
 use crate::support::{Caller, Upstream, get, ok, soon};
 
+/// What the service manager is told.
+mod notify;
+
 /// The system chooses the port.
 const FREE: &str = "127.0.0.1:0";
 
