@@ -26,6 +26,7 @@ mod cost;
 mod dialect;
 mod header;
 mod host;
+mod key;
 mod limit;
 mod preset;
 mod route;
