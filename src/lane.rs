@@ -54,6 +54,7 @@ pub(crate) use tunnel::Tunnel;
 
 mod account;
 mod beginning;
+mod bound;
 mod call;
 mod charge;
 mod exchange;
