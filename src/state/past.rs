@@ -64,7 +64,8 @@ impl Past {
         self.spent.len() + usize::from(self.reserved.is_some())
     }
 
-    fn take(&mut self, record: Record) {
+    /// Goes on with the next record.
+    pub(super) fn take(&mut self, record: Record) {
         match record {
             Record::Kinds(kinds) => self.set_kinds(kinds),
             Record::Spent(spent) => self.spent.push(spent),

@@ -13,6 +13,7 @@ use crate::config::{Config, Missing, Upstream};
 use crate::pacing::{Charge, End, Limits};
 
 mod crashes;
+mod damage;
 
 const SECOND: Duration = Duration::from_secs(1);
 const GUARD: Duration = Duration::from_millis(80);

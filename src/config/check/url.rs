@@ -53,9 +53,8 @@ fn scheme(text: &str) -> Result<(bool, &str), Fault> {
             "{} is not a URL, expected one such as `https://api.example.com`",
             quote(text)
         ));
-        let host = text.split(':').next().unwrap_or_default();
-        let is_host = !text.contains('@') && host::parse(host).is_ok();
-        return Err(fault.meant(is_host.then(|| format!("https://{text}"))));
+        let meant = format!("https://{text}");
+        return Err(fault.meant(Some(meant).filter(|meant| parse(meant).is_ok())));
     };
     match scheme.to_ascii_lowercase().as_str() {
         "https" => Ok((true, rest)),
