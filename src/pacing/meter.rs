@@ -127,6 +127,13 @@ impl Meter {
         }
     }
 
+    /// So much had been spent before this limit held, in the order of time.
+    pub(super) fn recall(&mut self, spent: Vec<(Duration, NonZeroU32)>) {
+        for (at, spent) in spent {
+            self.spent([at; 2], &Charge::ONE, spent);
+        }
+    }
+
     /// All that there was had been spent at `at`; returns when it is whole again.
     pub(super) fn spent_all(&mut self, at: Duration) -> Duration {
         match &mut self.rule {

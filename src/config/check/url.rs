@@ -21,7 +21,8 @@ pub(super) fn parse(text: &str) -> Result<Url, Fault> {
         return Err(fault.hint("send them as a header: authorization = { file = \"...\" }"));
     }
     if !matches!(tail, "" | "/") {
-        let near = text.strip_suffix(tail).filter(|_| !tail.contains('@'));
+        let near = text.strip_suffix(tail).filter(|near| parse(near).is_ok());
+        let near = near.filter(|_| !tail.contains('@'));
         let fault = format!(
             "{} goes on after the host, expected nothing there",
             quote(text)
