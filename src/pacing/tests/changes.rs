@@ -211,6 +211,52 @@ fn some_settings() -> impl Strategy<Value = Vec<config::Limit>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
+    /// However keys come, go, share a place and are refused: each holds its
+    /// limit, none starts before its own pause is over, and none waits for ever.
+    #[test]
+    fn no_key_starts_in_its_pause_or_beyond_its_limit_however_many_come_and_go(
+        count in 1u32..4, max_keys in 1usize..5,
+        trips in prop::collection::vec((1u64..9, 0u8..6, 0u64..80, 0u64..2000, 0u64..400), 20..100),
+    ) {
+        let limit = keyed(count);
+        let mut rig = rig(std::slice::from_ref(&limit), max_keys);
+        let mut counted: Vec<(u64, Duration)> = Vec::new();
+        let mut paused: std::collections::HashMap<u64, Instant> = std::collections::HashMap::new();
+        for (key, end, way, asked, pause) in trips {
+            let way = Duration::from_millis(way);
+            let turn = rig.take(charge(1, &[key]));
+            prop_assert!(paused.get(&key).is_none_or(|until| rig.now >= *until), "{key} in its pause");
+            let start = rig.now - rig.start;
+            match end {
+                0 => {
+                    // A refusal comes with the count itself.
+                    let asked = Duration::from_millis(asked + 1);
+                    let until = rig.close(turn, End::Refused(Some(asked), &[])).cooldown;
+                    prop_assert!(until.is_some_and(|until| until >= rig.now + asked));
+                    paused.insert(key, rig.now + asked);
+                    counted.push((key, start));
+                }
+                1 => {
+                    rig.close(turn, End::Failed);
+                    counted.push((key, start + way));
+                }
+                _ => {
+                    let answer = rig.now + way + TRIP;
+                    rig.answers.push_back((answer, turn));
+                    rig.answers.make_contiguous().sort_by_key(|(at, _)| *at);
+                    counted.push((key, start + way));
+                }
+            }
+            let later = rig.now + Duration::from_millis(pause);
+            rig.advance(later);
+        }
+        for key in 1..9 {
+            let own = counted.iter().filter(|(of, _)| *of == key);
+            let own: Vec<_> = own.map(|(_, at)| (*at, 1)).collect();
+            prop_assert!(worst(&own, SECOND.mul_f64(1.001)) <= count, "{}: {:?}", key, own);
+        }
+    }
+
     /// Whatever limits take each other's place, by whatever they tell requests
     /// apart and count: no window of the limits that hold when a request starts
     /// has more than they say, what was sent before them included.
