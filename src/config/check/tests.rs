@@ -144,7 +144,14 @@ fn fuzz_urls_and_hosts() {
             }
             Err(fault) => {
                 assert!(!fault.text.contains("secret@"), "{fault:?}");
-                explained(&fault, url::parse);
+                // Of a host that is wrong only the host is suggested.
+                let parse = |text: &str| {
+                    url::parse(text).or_else(|fault| match host::parse(text) {
+                        Ok(host) => url::parse(&format!("http://{host}")),
+                        Err(_) => Err(fault),
+                    })
+                };
+                explained(&fault, parse);
             }
         }
         for parse in [host::parse, route::request_host] {
