@@ -150,8 +150,9 @@ impl Limits {
     pub(crate) fn start(&mut self, mut charge: Charge, now: Instant, since: Instant) -> Turn {
         let (at, since) = (self.time(now), self.time(since));
         let number = self.guard.next();
+        let counted = at + self.guard.span();
         for (index, scope) in self.scopes.iter_mut().enumerate() {
-            let (key, state) = scope.enter(charge.key(index), at);
+            let (key, state) = scope.enter(charge.key(index), at, counted);
             state.forget(at);
             state.start(number, at, since, &charge);
             if let (Some(kind), Some(keys)) = (index.checked_sub(1), &mut charge.keys) {
@@ -244,7 +245,7 @@ impl Limits {
         // On its way for so long at most.
         let counted = at + self.guard.span();
         for (index, scope) in self.scopes.iter_mut().enumerate() {
-            let (_, state) = scope.enter(charge.key(index), at);
+            let (_, state) = scope.enter(charge.key(index), at, counted);
             state.spent([at, counted], charge, times);
         }
     }

@@ -28,7 +28,7 @@ const FORGOTTEN: Duration = Duration::from_secs(600);
 
 /// The cooldown of a lane, or of one key. Times are durations since the lane's
 /// epoch.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Cooldown {
     state: State,
     /// Pauses in a row, each because the probe before it was refused.

@@ -117,37 +117,53 @@ impl Scope {
         }
     }
 
-    /// The key under which `key` is known from `now` on, and its state.
-    pub(super) fn enter(&mut self, key: u64, now: Duration) -> (u64, &mut State) {
-        match &mut self.states {
-            States::Lane(state) => (key, state),
+    /// The key under which `key` is known from `now` on, and its state. What is on
+    /// its way now is counted at `counted` at the latest.
+    pub(super) fn enter(
+        &mut self,
+        key: u64,
+        now: Duration,
+        counted: Duration,
+    ) -> (u64, &mut State) {
+        let (known, max, sweep_at) = match &mut self.states {
+            States::Lane(state) => return (key, state),
             States::Keyed {
                 known,
                 max,
                 sweep_at,
-            } => {
-                let new = !known.contains_key(&key);
-                // A key that is not told apart may have been among the others,
-                // so it stays with them as long as they matter.
-                let crowded = known.contains_key(&OTHERS);
-                if new && (crowded || known.len() >= *sweep_at) {
-                    known.retain(|_, state| !state.is_fresh(now));
-                    *sweep_at = (known.len() * 2).max(64).min(*max);
-                    known.shrink_to(*sweep_at);
-                }
-                let crowded = known.contains_key(&OTHERS) || known.len() >= *max;
-                let key = if new && crowded { OTHERS } else { key };
-                let lost = self.lost.filter(|_| now < self.unknown_until);
-                let state = known.entry(key).or_insert_with(|| {
-                    let mut state = State::new(&self.limits, true);
-                    if let Some(lost) = lost {
-                        state.spent_all(lost);
-                    }
-                    state
-                });
-                (key, state)
-            }
+            } => (known, *max, sweep_at),
+        };
+        let new = !known.contains_key(&key);
+        if new && known.len() >= *sweep_at {
+            known.retain(|_, state| !state.is_fresh(now));
+            *sweep_at = (known.len() * 2).max(64).min(max);
+            known.shrink_to(*sweep_at);
         }
+        if new
+            && known
+                .get(&OTHERS)
+                .is_some_and(|others| others.is_fresh(now))
+        {
+            known.remove(&OTHERS);
+        }
+        let key = match new && known.len() >= max {
+            true => OTHERS,
+            false => key,
+        };
+        if !known.contains_key(&key) {
+            let mut state = State::new(&self.limits, true);
+            if let Some(lost) = self.lost.filter(|_| now < self.unknown_until) {
+                state.spent_all(lost);
+            }
+            // It may have been among the others, and have spent all that they
+            // did. So they are no trap: nobody joins them while there is room.
+            if let Some(others) = known.get(&OTHERS) {
+                state.follow(others, now, counted);
+            }
+            known.insert(key, state);
+        }
+        let state = known.get_mut(&key);
+        (key, state.expect("a key was entered when it was not known"))
     }
 
     /// All states, each with its key.
@@ -192,8 +208,7 @@ impl Scope {
     }
 
     /// What was spent before these limits held, nobody knows by whom of those
-    /// that they tell apart; it counts for all of them together. `open` is on its
-    /// way.
+    /// that they tell apart, so it counts for each. `open` is on its way.
     pub(super) fn begin_with<'a>(
         &mut self,
         history: &History,
@@ -299,6 +314,19 @@ impl State {
             ])
             .max()
             .unwrap_or(now)
+    }
+
+    /// Begins with all that `others` have spent at `now`; what they have on its
+    /// way is counted at `counted` at the latest.
+    fn follow(&mut self, others: &Self, now: Duration, counted: Duration) {
+        for (meter, theirs) in self.meters.iter_mut().zip(&others.meters) {
+            meter.follow(theirs, now, counted);
+        }
+        self.cooldown = others.cooldown.clone();
+        self.cooldown.orphan();
+        self.budgets = others.budgets.clone();
+        let pending = u32::try_from(others.pending).unwrap_or(u32::MAX);
+        self.budgets.spent(pending);
     }
 
     pub(super) fn start(&mut self, number: u64, now: Duration, since: Duration, charge: &Charge) {
