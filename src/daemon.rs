@@ -156,7 +156,7 @@ impl Daemon {
         for listener in self.admin.cores.into_iter().flatten() {
             beside.spawn(parts.admin().run(listener));
         }
-        systemd::ready();
+        systemd::ready("serving");
         tracing::info!(addresses = ?self.bound.addresses, "ready");
         if !self
             .bound

@@ -2,7 +2,7 @@
 //!
 //! [`budgets`] reads what is left by the dialect that the settings name,
 //! `refusal` which answers mean "too many requests" and how long they ask to
-//! wait. `named` has the fields of the dialects that are built in, `ietf` the
+//! wait, `coding` undoes the coding of a body that is asked for it. `named` has the fields of the dialects that are built in, `ietf` the
 //! standard ones, `value` the forms of numbers and times.
 //!
 //! The rule for who learns from a budget: it only ever lowers what our limits
@@ -22,6 +22,7 @@ use ::http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::config::{Dialect, Fields, Unit, Upstream};
 
+mod coding;
 mod ietf;
 mod named;
 mod refusal;

@@ -55,6 +55,26 @@ impl Random {
         from[self.below(from.len())]
     }
 
+    /// A text of some of `pieces`, of numbers and, seldom, of anything else.
+    pub(crate) fn text(&mut self, pieces: &[&str]) -> String {
+        const ODD: [char; 12] = [
+            ' ', '\t', '\n', '\0', '-', '+', '.', '%', '\u{7f}', 'é', 'µ', '😀',
+        ];
+        let mut text = String::new();
+        for _ in 0..self.below(7) {
+            match self.below(12) {
+                0 => text.push(self.pick(&ODD)),
+                1 => text.push(char::from_u32(self.next() as u32 % 0x250).unwrap_or('x')),
+                2 | 3 => {
+                    let bits = self.below(64);
+                    text.push_str(&(self.next() >> bits).to_string());
+                }
+                _ => text.push_str(self.pick(pieces)),
+            }
+        }
+        text
+    }
+
     pub(crate) fn byte(&mut self) -> u8 {
         self.next() as u8
     }

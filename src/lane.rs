@@ -16,8 +16,9 @@
 //! filling the queue, and `lines` from delaying another. `exchange` makes the
 //! call of a `turn`, and says what may go for another one (`retry`). `account`
 //! follows each request to exactly one outcome; `passage` carries the response
-//! body and gives the connection back (`lease`, `link`), `tunnel` what follows a
-//! change of protocol. The lanes of all upstreams are a `roster`.
+//! body, after its `beginning` where that was looked into, and gives the
+//! connection back (`lease`, `link`), `tunnel` what follows a change of protocol.
+//! The lanes of all upstreams are a `roster`.
 //!
 //! Shutdown: the daemon sets `cut` when the drain time is over; everything that
 //! waits here then ends as `draining`. Tasks end with their core's runtime.
@@ -55,6 +56,8 @@ pub(crate) use roster::Roster;
 pub(crate) use tunnel::Tunnel;
 
 mod account;
+mod beginning;
+mod bound;
 mod call;
 mod charge;
 mod exchange;

@@ -8,7 +8,8 @@
 //! Limits that hold for the whole lane are one `scope`, those that hold for each
 //! key of one kind another; in each scope every limit is a `meter`: a rolling
 //! log of what the upstream has counted (`window`) with the distance between
-//! starts (`spacing`), or a token bucket as the upstream documents it (`bucket`).
+//! starts (`spacing`), or a token bucket as the upstream documents it (`bucket`);
+//! `history` hands on what was spent when one takes another's place.
 //! Beside them stand the `cooldown` after a refusal and what the upstream says
 //! of its own counts (`budget`).
 //!
@@ -31,6 +32,7 @@ use tokio::time::Instant;
 use crate::config;
 use budget::Count;
 use guard::Guard;
+use history::History;
 use scope::{Scope, State};
 pub(crate) use turn::{Charge, Closed, End, Gauge, Hold, Reading, Turn};
 
@@ -39,6 +41,7 @@ mod bucket;
 mod budget;
 mod cooldown;
 mod guard;
+mod history;
 mod meter;
 mod scope;
 mod spacing;
@@ -54,6 +57,8 @@ pub(crate) struct Limits {
     /// The lane's own first, then one for each kind of key.
     scopes: Vec<Scope>,
     cooldown: config::Cooldown,
+    /// The most that a request can have cost so far.
+    most: NonZeroU32,
     /// How often the kinds of keys have changed.
     kinds: u32,
 }
@@ -67,6 +72,7 @@ impl Limits {
             guard: Guard::new(settings.guard),
             scopes: scopes(settings),
             cooldown: settings.cooldown.clone(),
+            most: settings.dearest(),
             kinds: 0,
         }
     }
@@ -81,16 +87,29 @@ impl Limits {
             .iter()
             .map(|scope| olds.iter().position(|old| old.per() == scope.per()))
             .collect();
+        let all = olds.iter().map(|old| old.history(at));
+        let all = all.reduce(History::or_farther).unwrap_or_default();
+        let lost = olds.iter().filter_map(Scope::lost).max();
         for (scope, place) in self.scopes.iter_mut().zip(&places) {
-            let Some(place) = *place else { continue };
+            if let Some(lost) = lost {
+                scope.spent_all(lost);
+            }
+            let Some(place) = *place else {
+                scope.begin_with(&all, self.most, self.guard.open(), at);
+                continue;
+            };
             let old_limits = olds[place].limits().to_vec();
-            scope.inherit(&mut olds[place], at);
+            if old_limits.is_empty() {
+                scope.begin_with(&all, self.most, std::iter::empty(), at);
+            }
+            scope.inherit(&mut olds[place], self.most, at);
             for charge in self.guard.open() {
                 scope.adopt(&old_limits, charge.key(place), charge);
             }
         }
         if !places.iter().copied().eq((0..olds.len()).map(Some)) {
             self.kinds += 1;
+            self.scopes.iter_mut().for_each(Scope::orphan);
             for charge in self.guard.open_mut() {
                 let keys = places[1..].iter();
                 let keys = keys.map(|place| place.map_or(0, |place| charge.key(place)));
@@ -99,6 +118,7 @@ impl Limits {
         }
         self.guard.set(settings.guard);
         self.cooldown = settings.cooldown.clone();
+        self.most = self.most.max(settings.dearest());
     }
 
     /// Whether a request may start at `now`, or the time before which it may
@@ -130,8 +150,9 @@ impl Limits {
     pub(crate) fn start(&mut self, mut charge: Charge, now: Instant, since: Instant) -> Turn {
         let (at, since) = (self.time(now), self.time(since));
         let number = self.guard.next();
+        let counted = at + self.guard.span();
         for (index, scope) in self.scopes.iter_mut().enumerate() {
-            let (key, state) = scope.enter(charge.key(index), at);
+            let (key, state) = scope.enter(charge.key(index), at, counted);
             state.forget(at);
             state.start(number, at, since, &charge);
             if let (Some(kind), Some(keys)) = (index.checked_sub(1), &mut charge.keys) {
@@ -154,8 +175,9 @@ impl Limits {
             mut charge,
             kinds,
         } = turn;
-        if kinds != self.kinds {
-            // Its keys are no longer told apart, or stand elsewhere.
+        // If not, its keys are no longer told apart, or stand elsewhere.
+        let known = kinds == self.kinds;
+        if !known {
             charge.keys = None;
         }
         match end {
@@ -175,14 +197,8 @@ impl Limits {
         if let End::Refused(..) = end {
             self.guard.refused();
         }
-        let cost = charge.cost.get();
         let uncounted = matches!(end, End::Failed | End::Lost);
-        self.each(&charge, |state| {
-            state.pending = state.pending.saturating_sub(u64::from(cost));
-            if uncounted {
-                state.budgets.spent(cost);
-            }
-        });
+        self.ended(&charge, known, uncounted);
         let next = self.guard.next();
         let settings = self.cooldown.clone();
         let mut closed = Closed {
@@ -190,7 +206,8 @@ impl Limits {
             sooner: matches!(end, End::Canceled),
         };
         let epoch = self.epoch;
-        let Some(state) = self.answering(&charge) else {
+        let keyed = self.answers_are_keyed();
+        let Some(state) = self.answering(&charge).filter(|_| known || !keyed) else {
             return closed;
         };
         if let End::Answered(readings) | End::Refused(_, readings) = end {
@@ -204,6 +221,23 @@ impl Limits {
         closed
     }
 
+    /// A request of `charge` waits for no answer any more, and may have been
+    /// counted without one. `known` unless its keys were told apart otherwise.
+    fn ended(&mut self, charge: &Charge, known: bool, uncounted: bool) {
+        let cost = charge.cost.get();
+        let ended = |state: &mut State| {
+            state.pending = state.pending.saturating_sub(u64::from(cost));
+            if uncounted {
+                state.budgets.spent(cost);
+            }
+        };
+        match known {
+            true => self.each(charge, ended),
+            // Its keys do not wait for it, see `Scope::orphan`.
+            false => self.scopes[0].get_mut(0).into_iter().for_each(ended),
+        }
+    }
+
     /// Another run of this program had started so many requests by `at`, which
     /// may be in the past or in the future; told in the order of time.
     pub(crate) fn spent(&mut self, charge: &Charge, times: NonZeroU32, at: Instant) {
@@ -211,7 +245,7 @@ impl Limits {
         // On its way for so long at most.
         let counted = at + self.guard.span();
         for (index, scope) in self.scopes.iter_mut().enumerate() {
-            let (_, state) = scope.enter(charge.key(index), at);
+            let (_, state) = scope.enter(charge.key(index), at, counted);
             state.spent([at, counted], charge, times);
         }
     }
@@ -248,9 +282,13 @@ impl Limits {
 
     /// The state whose requests the upstream's refusals and counts concern.
     fn answering(&mut self, charge: &Charge) -> Option<&mut State> {
-        let keyed = self.cooldown.keyed && self.scopes.len() > 1;
-        let index = usize::from(keyed);
+        let index = usize::from(self.answers_are_keyed());
         self.scopes[index].get_mut(charge.key(index))
+    }
+
+    /// Whether they concern only those of the same key.
+    fn answers_are_keyed(&self) -> bool {
+        self.cooldown.keyed && self.scopes.len() > 1
     }
 
     fn lane(&self) -> Option<&State> {

@@ -1,13 +1,19 @@
 //! What was spent, kept beyond the end of the process.
 //!
 //! A [`State`] is a folder that belongs to one process: its file `seed` is locked
-//! as long as that runs, and holds what goes into the hashes of keys. Each lane has a [`Journal`] there, which hands out the [`Past`] of earlier runs.
+//! as long as that runs, and holds what goes into the hashes of keys. Each lane
+//! has a [`Journal`] there, which hands out the [`Past`] of earlier runs.
+//!
+//! In a folder that is new nothing was ever spent. In any other a lane without a
+//! journal, or with a damaged one, has spent what `state.missing` says: it may
+//! have had another name.
+//!
 //! No task runs here; the lane calls on its cores, the daemon once a second and
 //! at the end of a stop.
 
 use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::hash::BuildHasher;
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -38,6 +44,10 @@ pub(crate) struct State {
 struct Folder {
     path: PathBuf,
     missing: config::Missing,
+    /// Whether nothing of ours was ever in it.
+    new: bool,
+    /// Which start of the machine this is.
+    boot: Option<u64>,
     /// Held until the process ends.
     _lock: File,
 }
@@ -86,14 +96,33 @@ impl State {
             }
             Err(TryLockError::Error(error)) => return Err(fail(error)),
         }
+        // It is ours now, so nobody else can have begun it meanwhile.
+        let new = is_new(path, &lock).map_err(fail)?;
+        if new {
+            tracing::info!(folder = %path.display(), "the state is new");
+            // Should the machine lose power, it must not seem new again. Not
+            // everybody may read what is above; then this is left to the system.
+            let above = path.parent().map(File::open);
+            let _ = above.and_then(|above| above.ok()?.sync_all().ok());
+        }
         Ok(Self {
             seed: seed(&mut lock).map_err(fail)?,
             folder: Some(Folder {
                 path: path.clone(),
                 missing: settings.missing,
+                new,
+                boot: clock::boot(),
                 _lock: lock,
             }),
         })
+    }
+
+    /// All lanes that the program starts with have their journals: one that comes
+    /// now may be one of them under another name.
+    pub(crate) fn has_begun(&mut self) {
+        if let Some(folder) = &mut self.folder {
+            folder.new = false;
+        }
     }
 
     /// The journal of the upstream with `settings`, and what was spent before;
@@ -115,7 +144,11 @@ impl State {
             lane: settings.name.clone(),
             seed: self.seed[0] ^ self.seed[1],
         };
-        Journal::open(files, settings, folder.missing, clock)
+        let missing = match folder.new {
+            true => config::Missing::Fresh,
+            false => folder.missing,
+        };
+        Journal::open(files, settings, missing, clock, folder.boot)
             .map(Some)
             .map_err(|error| StateError::new(&folder.path, error))
     }
@@ -128,6 +161,13 @@ impl StateError {
             cause: Some(error),
         }
     }
+}
+
+/// Whether nothing was ever kept in a folder whose `seed` this is.
+fn is_new(path: &Path, seed: &File) -> io::Result<bool> {
+    let nothing = seed.metadata()?.len() == 0;
+    // Whatever else there is: nobody knows what it was for.
+    Ok(nothing && fs::read_dir(path)?.nth(1).is_none())
 }
 
 /// The seed in the file, or a new one: then no journal can be relied on.

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// Requests are taken.
-pub(crate) fn ready() {
-    notify(&[NotifyState::Ready]);
+/// Requests are taken; `status` is for people.
+pub(crate) fn ready(status: &str) {
+    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
 /// The settings are read anew; [`ready`] ends it, however that goes.
@@ -23,6 +23,7 @@ pub(crate) fn stopping(drain: Duration) {
     let micros = u32::try_from((drain + MARGIN).as_micros()).unwrap_or(u32::MAX);
     notify(&[
         NotifyState::Stopping,
+        NotifyState::Status("finishing what waits and what is in flight"),
         NotifyState::ExtendTimeoutUsec(micros),
     ]);
 }

@@ -62,7 +62,7 @@ pub(crate) enum Command {
     Real,
     /// Spawn to first answer, idle memory, threads, size
     Startup,
-    /// All of the above but `enforced`, which takes more than an hour and a half
+    /// All of the above but `enforced`, which takes more than two hours
     All,
     #[command(hide = true)]
     Origin(OriginArgs),

@@ -29,7 +29,6 @@ mod table;
 
 use std::error::Error;
 use std::process::ExitCode;
-use std::rc::Rc;
 
 use clap::Parser;
 use tokio::runtime::Builder;
@@ -65,7 +64,7 @@ fn run(cli: Cli) -> Result<()> {
                 .block_on(peer::until_ready::run(args))
         }
         command => {
-            let bench = Rc::new(Bench::new(cli.options)?);
+            let bench = Bench::new(cli.options)?;
             current_thread()?.block_on(async {
                 tokio::select! {
                     done = table::run(&bench, &command) => done,

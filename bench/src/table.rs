@@ -9,8 +9,6 @@ mod real;
 mod startup;
 mod throughput;
 
-use std::rc::Rc;
-
 use crate::Result;
 use crate::bench::Bench;
 use crate::cli::{Command, Enforcement, LossArgs};
@@ -32,7 +30,7 @@ const UNHINDERED: [Contender; 6] = [
 ];
 
 /// Measures and prints what the command asks for.
-pub(crate) async fn run(bench: &Rc<Bench>, command: &Command) -> Result<()> {
+pub(crate) async fn run(bench: &Bench, command: &Command) -> Result<()> {
     match command {
         Command::Throughput => print(&[throughput::run(bench).await?]),
         Command::Latency => print(&latency::run(bench).await?),

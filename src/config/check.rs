@@ -26,6 +26,7 @@ mod cost;
 mod dialect;
 mod header;
 mod host;
+mod key;
 mod limit;
 mod preset;
 mod route;
@@ -233,29 +234,4 @@ fn size_of_count(count: NonZeroU32) -> NonZeroUsize {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use crate::config::Config;
-
-    const GOOD: &str = include_str!("../../proxy.toml");
-
-    proptest! {
-        #[test]
-        fn never_panics(text in ".*") {
-            let _ = Config::parse("proxy.toml", &text);
-        }
-
-        #[test]
-        fn never_panics_on_a_damaged_file(at in 0..GOOD.len(), length in 0..200usize, text in "[\\[\\]{}=\"'\n,.a1é\t]{0,6}") {
-            let mut damaged = GOOD.to_owned();
-            let start = damaged.floor_char_boundary(at);
-            let end = damaged.floor_char_boundary(at + length);
-            damaged.replace_range(start..end, &text);
-            if let Err(problems) = Config::parse("proxy.toml", &damaged) {
-                prop_assert!(problems.len() > 0);
-                prop_assert!(problems.to_string().starts_with("pacegate: proxy.toml:"));
-            }
-        }
-    }
-}
+mod tests;

@@ -120,7 +120,11 @@ fn mask(value: &str) -> Cow<'_, str> {
     if !has_userinfo(value) {
         return Cow::Borrowed(value);
     }
-    let scheme = value.find("://").map_or(0, |end| end + "://".len());
+    // What stands before may itself be a user name.
+    let scheme = value
+        .find("://")
+        .filter(|end| !value[..*end].contains([':', '@']));
+    let scheme = scheme.map_or(0, |end| end + "://".len());
     let at = value.rfind('@').unwrap_or(value.len());
     Cow::Owned(match scheme {
         start if start <= at => format!("{}...{}", &value[..start], &value[at..]),

@@ -188,6 +188,15 @@ impl Upstream {
         let counting = limits.filter(|limit| limit.counts == Counts::Cost);
         counting.map(Limit::most).min().unwrap_or(NonZeroU32::MAX)
     }
+
+    /// The most that a request costs by the rules.
+    pub fn dearest(&self) -> NonZeroU32 {
+        let costs = self.costs.iter().map(|rule| match rule {
+            CostRule::Fixed { cost, .. } => *cost,
+            CostRule::Header(_) => self.most_cost(),
+        });
+        costs.max().unwrap_or(NonZeroU32::MIN)
+    }
 }
 
 impl Limit {

@@ -98,6 +98,7 @@ impl Lanes {
         let upstreams = this.config.upstreams.iter().zip(dialers);
         let lanes = upstreams.map(|(upstream, dialer)| this.lane(upstream, dialer));
         let lanes = lanes.collect::<Result<_, _>>()?;
+        this.state.has_begun();
         this.roster = watch::Sender::new(Roster::new(lanes, log_requests));
         Ok(this)
     }
@@ -128,7 +129,7 @@ impl Lanes {
         systemd::reloading();
         let applied =
             (how.read)().and_then(|config| self.apply(config).map_err(|error| say(&error)));
-        match applied {
+        let status = match applied {
             Ok(()) => {
                 let cores = u32::try_from(self.config.threads.get()).unwrap_or(u32::MAX);
                 if let Ok(Ok(all)) = timeout(FOLLOW, self.followed.acquire_many(cores)).await {
@@ -136,13 +137,15 @@ impl Lanes {
                 }
                 self.reloads.applied();
                 tracing::info!("the settings were reloaded");
+                "serving; the settings were reloaded"
             }
             Err(problems) => {
                 self.reloads.refused();
                 tracing::error!("the settings stay as they were: {problems}");
+                "serving; the settings stay as they were, the log says why"
             }
-        }
-        systemd::ready();
+        };
+        systemd::ready(status);
     }
 
     fn apply(&mut self, config: Config) -> Result<(), DaemonError> {

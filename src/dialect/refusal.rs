@@ -1,14 +1,15 @@
 //! Which answers mean "too many requests", and how long they ask to wait.
 //!
 //! Most are known by their status and fields. For the others [`Verdict::AskBody`]
-//! asks for the beginning of the body, at most [`BODY_PREFIX`] bytes of it; a
-//! body with a content coding is never looked into.
+//! asks for the beginning of the body, at most [`BODY_PREFIX`] bytes of it, as
+//! far as its content coding can be undone.
 
 use std::time::{Duration, SystemTime};
 
-use ::http::header::{CONTENT_ENCODING, RETRY_AFTER};
+use ::http::header::RETRY_AFTER;
 use ::http::{HeaderMap, HeaderName, StatusCode};
 
+use super::coding::Coding;
 use super::{LONGEST, from_response, text, value};
 use crate::config::{Dialect, Signal};
 
@@ -41,7 +42,7 @@ pub(crate) fn verdict(signals: &[Signal], status: StatusCode, headers: &HeaderMa
     }) {
         return Verdict::Throttled;
     }
-    match ask && !headers.contains_key(CONTENT_ENCODING) {
+    match ask && Coding::of(headers).is_some() {
         true => Verdict::AskBody,
         false => Verdict::Fine,
     }
@@ -54,13 +55,15 @@ pub(crate) fn body_says(
     headers: &HeaderMap,
     body: &[u8],
 ) -> bool {
-    let body = body.get(..BODY_PREFIX).unwrap_or(body);
+    let coding = Coding::of(headers);
+    let body = coding.map(|coding| coding.undo(body, BODY_PREFIX));
+    let body = body.unwrap_or_default();
     let mut heads = signals
         .iter()
         .filter(|signal| fits(signal, status, headers));
     heads.any(|signal| {
         let wanted = signal.body.as_deref();
-        wanted.is_none_or(|wanted| holds(body, wanted.as_bytes()))
+        wanted.is_none_or(|wanted| holds(&body, wanted.as_bytes()))
     })
 }
 

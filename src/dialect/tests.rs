@@ -319,7 +319,8 @@ fn a_signal_holds_when_all_of_it_does() {
     };
     assert_eq!(judge(403, "x-left: 1\nx-left: None"), Verdict::Throttled);
     assert_eq!(judge(403, "x-left: 1"), Verdict::AskBody);
-    assert_eq!(judge(403, "content-encoding: gzip"), Verdict::Fine);
+    assert_eq!(judge(403, "content-encoding: gzip"), Verdict::AskBody);
+    assert_eq!(judge(403, "content-encoding: br"), Verdict::Fine);
     assert_eq!(judge(200, "x-graphql: 1"), Verdict::AskBody);
     assert_eq!(judge(200, ""), Verdict::Fine);
     assert_eq!(judge(429, ""), Verdict::Fine);

@@ -17,18 +17,17 @@ use std::task::{Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use ::http::{HeaderValue, Response, StatusCode};
-use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Body;
 use tokio::time::{self, Instant};
 
 use super::account::Account;
+use super::beginning::{Beginning, PATIENCE};
 use super::lease::{Flight, Lease};
 use super::passage::Passage;
 use super::tunnel::Offer;
 use super::turn::Taken;
 use super::{Core, Shared};
-use crate::dialect::{self, BODY_PREFIX, Verdict};
+use crate::dialect::{self, Verdict};
 use crate::http::head;
 use crate::metrics::Again;
 use crate::outcome::{Break, Outcome};
@@ -38,7 +37,6 @@ use crate::upstream::{Inbound, Outgoing, SendError};
 
 /// The body of a refusal that is read so that its connection can be kept.
 const REFUSAL_BODY: usize = 64 * 1024;
-const REFUSAL_TIME: Duration = Duration::from_millis(250);
 
 /// A call without a response.
 #[derive(Debug)]
@@ -196,7 +194,9 @@ async fn answered(
     } = *flight;
     let mut body = response.into_body();
     let rest = Limited::new(&mut body, REFUSAL_BODY).collect();
-    if let Ok(Ok(_)) = time::timeout(REFUSAL_TIME, rest).await {
+    if let Ok(Ok(_)) = time::timeout(PATIENCE, rest).await
+        && !begin.is_broken()
+    {
         lease.take_back(&mut body);
         lease.finish();
     }
@@ -213,20 +213,20 @@ struct Answer {
     /// What it says is left.
     readings: Vec<Reading>,
     /// What was read of its body to know that.
-    begin: Bytes,
+    begin: Beginning,
 }
 
 impl Answer {
     async fn of(shared: &Shared, response: &mut Response<Inbound>) -> Self {
         let settings = shared.settings.load_full();
         let (signals, status) = (&settings.cooldown.signals, response.status());
-        let mut begin = Bytes::new();
+        let mut begin = Beginning::default();
         let refused = match dialect::verdict(signals, status, response.headers()) {
             Verdict::Fine => false,
             Verdict::Throttled => true,
             Verdict::AskBody => {
-                begin = beginning(response.body_mut()).await;
-                dialect::body_says(signals, status, response.headers(), &begin)
+                begin = Beginning::read(response.body_mut()).await;
+                dialect::body_says(signals, status, response.headers(), begin.data())
             }
         };
         let (headers, now) = (response.headers(), SystemTime::now());
@@ -245,31 +245,11 @@ impl Answer {
     }
 }
 
-/// The beginning of a body of known length: after another there may be trailers,
-/// which would be lost. What does not come soon is not waited for.
-async fn beginning(body: &mut Inbound) -> Bytes {
-    let mut read = BytesMut::new();
-    if body.size_hint().exact().is_none() {
-        return Bytes::new();
-    }
-    let reading = async {
-        while read.len() < BODY_PREFIX
-            && let Some(Ok(frame)) = body.frame().await
-            && let Ok(data) = frame.into_data()
-        {
-            read.extend_from_slice(&data);
-        }
-    };
-    // Whatever has come by then is what can be looked at.
-    let _ = time::timeout(REFUSAL_TIME, reading).await;
-    read.freeze()
-}
-
 /// The response as the caller gets it; `begin` was read of its body already.
 fn pass_on(
     shared: &Shared,
     response: Response<Inbound>,
-    begin: Bytes,
+    begin: Beginning,
     flight: Box<Flight>,
     offer: Option<Offer>,
 ) -> Result<Response<Passage>, Outcome> {

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
+use super::beginning::{Beginning, Piece};
 use super::lease::Flight;
 use crate::config;
 use crate::http::body::Stall;
@@ -23,7 +24,7 @@ use crate::upstream::{Inbound, InboundError};
 pub(crate) struct Passage {
     incoming: Inbound,
     /// What was read before and goes first.
-    begin: Bytes,
+    begin: Option<Box<Beginning>>,
     /// Whether the server must not know that there is no body.
     coy: bool,
     flight: Option<Box<Flight>>,
@@ -44,7 +45,7 @@ impl Passage {
         let stall = Stall::new(timeouts.stall).until(flight.account.end_of_time());
         let mut passage = Self {
             incoming,
-            begin: Bytes::new(),
+            begin: None,
             coy: false,
             flight: Some(flight),
             stall,
@@ -54,8 +55,8 @@ impl Passage {
     }
 
     /// The same after `begin`, which was read before.
-    pub(super) fn after(mut self, begin: Bytes) -> Self {
-        self.begin = begin;
+    pub(super) fn after(mut self, begin: Beginning) -> Self {
+        self.begin = (!begin.is_nothing()).then(|| Box::new(begin));
         self
     }
 
@@ -63,7 +64,7 @@ impl Passage {
     pub(super) fn switched(incoming: Inbound, timeouts: &config::Timeouts) -> Self {
         Self {
             incoming,
-            begin: Bytes::new(),
+            begin: None,
             coy: false,
             flight: None,
             stall: Stall::new(timeouts.stall),
@@ -113,9 +114,19 @@ impl Body for Passage {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, PassageError>>> {
-        if !self.begin.is_empty() {
-            let begin = std::mem::take(&mut self.begin);
-            return Poll::Ready(Some(Ok(Frame::data(begin))));
+        if let Some(begin) = &mut self.begin {
+            match begin.next() {
+                Piece::Frame(frame) => return Poll::Ready(Some(Ok(frame))),
+                Piece::Broken(error) => {
+                    self.abort();
+                    return Poll::Ready(Some(Err(PassageError::Broken(error))));
+                }
+                Piece::End => {
+                    self.complete();
+                    return Poll::Ready(None);
+                }
+                Piece::Rest => self.begin = None,
+            }
         }
         let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
             ready!(self.stall.poll(cx));
@@ -140,17 +151,18 @@ impl Body for Passage {
     }
 
     fn is_end_stream(&self) -> bool {
-        !self.coy && self.begin.is_empty() && self.incoming.is_end_stream()
+        !self.coy && self.begin.is_none() && self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.coy {
-            true => SizeHint::default(),
-            false if self.begin.is_empty() => self.incoming.size_hint(),
-            // Only of a body of known length something is read before.
-            false => {
-                SizeHint::with_exact(self.begin.len() as u64 + self.incoming.size_hint().lower())
-            }
+        if self.coy {
+            return SizeHint::default();
+        }
+        let rest = self.incoming.size_hint();
+        match (&self.begin, rest.exact()) {
+            (None, _) => rest,
+            (Some(begin), Some(rest)) => SizeHint::with_exact(begin.data().len() as u64 + rest),
+            (Some(_), None) => SizeHint::default(),
         }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::bound::{Bound, Held};
 use super::share::{Share, Shares};
 use crate::config;
 use crate::metrics::Cells;
@@ -18,10 +19,10 @@ use crate::pacing::Charge;
 /// The places of one lane.
 #[derive(Debug)]
 pub(super) struct Room {
-    requests: Arc<Semaphore>,
+    requests: Arc<Bound>,
     bytes: Arc<Semaphore>,
-    /// The sizes of both, as set last. Held for a few lines.
-    sizes: Mutex<[usize; 2]>,
+    /// Bytes there are, as set last. Held for a few lines.
+    size: Mutex<usize>,
     shares: Shares,
 }
 
@@ -29,45 +30,41 @@ pub(super) struct Room {
 #[derive(Debug)]
 pub(super) struct Place {
     _share: Share,
-    _request: OwnedSemaphorePermit,
+    _request: Held,
     bytes: OwnedSemaphorePermit,
     cells: Arc<Cells>,
 }
 
 impl Room {
     pub(super) fn new(settings: &config::Upstream) -> Self {
-        let shares = Shares::new(settings.max_waiting_per_key.get());
-        let [requests, bytes] = sizes(&settings.queue);
+        let size = bytes(settings);
         Self {
-            requests: Arc::new(Semaphore::new(requests)),
-            bytes: Arc::new(Semaphore::new(bytes)),
-            sizes: Mutex::new([requests, bytes]),
-            shares,
+            requests: Bound::new(settings.queue.max_requests.get()),
+            bytes: Arc::new(Semaphore::new(size)),
+            size: Mutex::new(size),
+            shares: Shares::new(settings.max_waiting_per_key.get()),
         }
     }
 
-    /// Takes other bounds. Where they are smaller, places that are taken go as
-    /// they come back, before anybody gets one.
+    /// Takes other bounds. They count at once, for those who wait for a place as
+    /// well, but for fewer bytes: one who waits may need more than there will
+    /// be, so those who wait go first.
     pub(super) fn resize(&self, settings: &config::Upstream) {
         self.shares.resize(settings.max_waiting_per_key.get());
-        let new = sizes(&settings.queue);
-        let old = std::mem::replace(&mut *self.sizes(), new);
-        for (semaphore, (old, new)) in [&self.requests, &self.bytes]
-            .into_iter()
-            .zip(old.into_iter().zip(new))
-        {
-            if let Some(more) = new.checked_sub(old) {
-                semaphore.add_permits(more);
-                continue;
-            }
-            let fewer = u32::try_from(old - new).unwrap_or(u32::MAX);
-            let taken = Arc::clone(semaphore).acquire_many_owned(fewer);
-            tokio::spawn(async move {
-                if let Ok(permits) = taken.await {
-                    permits.forget();
-                }
-            });
+        self.requests.resize(settings.queue.max_requests.get());
+        let new = bytes(settings);
+        let old = std::mem::replace(&mut *self.size(), new);
+        if let Some(more) = new.checked_sub(old) {
+            self.bytes.add_permits(more);
+            return;
         }
+        let fewer = u32::try_from(old - new).unwrap_or(u32::MAX);
+        let taken = Arc::clone(&self.bytes).acquire_many_owned(fewer);
+        tokio::spawn(async move {
+            if let Ok(permits) = taken.await {
+                permits.forget();
+            }
+        });
     }
 
     /// A place for `bytes`, if there is one this instant.
@@ -78,7 +75,7 @@ impl Room {
         cells: &Arc<Cells>,
     ) -> Option<Place> {
         let share = self.shares.try_enter(charge)?;
-        let request = Arc::clone(&self.requests).try_acquire_owned().ok()?;
+        let request = self.requests.try_enter()?;
         let bytes = self.permits(bytes);
         let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(bytes).ok()?;
         Some(Place::new(share, request, bytes, cells))
@@ -87,11 +84,10 @@ impl Room {
     /// A place for `bytes`, as soon as there is one.
     pub(super) async fn enter(&self, charge: &Charge, bytes: usize, cells: &Arc<Cells>) -> Place {
         let share = self.shares.enter(charge).await;
-        let never_closed = "the queue's bounds are never closed";
-        let request = Arc::clone(&self.requests).acquire_owned();
-        let request = request.await.expect(never_closed);
+        let request = self.requests.enter().await;
         let bytes = Arc::clone(&self.bytes).acquire_many_owned(self.permits(bytes));
-        Place::new(share, request, bytes.await.expect(never_closed), cells)
+        let bytes = bytes.await.expect("the bytes are never closed");
+        Place::new(share, request, bytes, cells)
     }
 
     /// What waits of each key of `charge`, by its cost.
@@ -102,30 +98,21 @@ impl Room {
     /// A head longer than the whole queue takes all of it rather than wait
     /// forever.
     fn permits(&self, bytes: usize) -> u32 {
-        bytes.min(self.sizes()[1]) as u32
+        bytes.min(*self.size()) as u32
     }
 
-    fn sizes(&self) -> MutexGuard<'_, [usize; 2]> {
-        self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn size(&self) -> MutexGuard<'_, usize> {
+        self.size.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Requests and bytes; no more than can be counted.
-fn sizes(settings: &config::Queue) -> [usize; 2] {
-    let most = u32::MAX as usize;
-    [
-        settings.max_requests.get().min(most),
-        settings.max_bytes.min(most),
-    ]
+/// The bytes of a queue; no more than can be counted.
+fn bytes(settings: &config::Upstream) -> usize {
+    settings.queue.max_bytes.min(u32::MAX as usize)
 }
 
 impl Place {
-    fn new(
-        share: Share,
-        request: OwnedSemaphorePermit,
-        bytes: OwnedSemaphorePermit,
-        cells: &Arc<Cells>,
-    ) -> Self {
+    fn new(share: Share, request: Held, bytes: OwnedSemaphorePermit, cells: &Arc<Cells>) -> Self {
         cells.queue_bytes(bytes.num_permits() as i64);
         Self {
             _share: share,

@@ -10,8 +10,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
+use super::bound::{Bound, Held};
 use crate::pacing::Charge;
 
 /// The number of a kind of key, and a key of it.
@@ -20,7 +19,7 @@ type Id = (usize, u64);
 /// The places of all keys.
 #[derive(Debug)]
 pub(super) struct Shares {
-    /// For keys that come from now on.
+    /// Of each key; changed while `known` is held.
     max: AtomicUsize,
     known: Arc<Known>,
 }
@@ -38,7 +37,7 @@ struct Entry {
 
 #[derive(Debug)]
 struct Key {
-    places: Arc<Semaphore>,
+    places: Arc<Bound>,
     /// What the turns of those with a place cost.
     cost: AtomicU64,
 }
@@ -53,7 +52,7 @@ pub(super) struct Share {
 struct Place {
     user: User,
     cost: u64,
-    _permit: OwnedSemaphorePermit,
+    _held: Held,
 }
 
 /// Keeps a key known.
@@ -65,16 +64,19 @@ struct User {
 }
 
 impl Shares {
-    /// Takes another bound, for keys that do not wait yet.
+    /// Takes another bound, for those who wait as well.
     pub(super) fn resize(&self, max: usize) {
-        let max = max.min(Semaphore::MAX_PERMITS);
+        let known = self.known.lock();
         self.max.store(max, Ordering::Relaxed);
+        for entry in known.values() {
+            entry.key.places.resize(max);
+        }
     }
 
     /// At most `max` places for each key.
     pub(super) fn new(max: usize) -> Self {
         Self {
-            max: AtomicUsize::new(max.min(Semaphore::MAX_PERMITS)),
+            max: AtomicUsize::new(max),
             known: Arc::default(),
         }
     }
@@ -82,8 +84,8 @@ impl Shares {
     /// A place of each key of `charge`, if there is one this instant.
     pub(super) fn try_enter(&self, charge: &Charge) -> Option<Share> {
         let places = self.users(charge).map(|user| {
-            let permit = Arc::clone(&user.key.places).try_acquire_owned().ok()?;
-            Some(Place::new(user, permit, charge))
+            let held = user.key.places.try_enter()?;
+            Some(Place::new(user, held, charge))
         });
         let places = places.collect::<Option<Vec<_>>>()?;
         Some(Share { _places: places })
@@ -93,9 +95,8 @@ impl Shares {
     pub(super) async fn enter(&self, charge: &Charge) -> Share {
         let mut places = Vec::new();
         for user in self.users(charge) {
-            let permit = Arc::clone(&user.key.places).acquire_owned();
-            let permit = permit.await.expect("a key's places are never closed");
-            places.push(Place::new(user, permit, charge));
+            let held = user.key.places.enter().await;
+            places.push(Place::new(user, held, charge));
         }
         Share { _places: places }
     }
@@ -119,7 +120,7 @@ impl Shares {
             let mut known = self.known.lock();
             let entry = known.entry(id).or_insert_with(|| Entry {
                 key: Arc::new(Key {
-                    places: Arc::new(Semaphore::new(self.max.load(Ordering::Relaxed))),
+                    places: Bound::new(self.max.load(Ordering::Relaxed)),
                     cost: AtomicU64::new(0),
                 }),
                 users: 0,
@@ -145,13 +146,13 @@ impl Known {
 }
 
 impl Place {
-    fn new(user: User, permit: OwnedSemaphorePermit, charge: &Charge) -> Self {
+    fn new(user: User, held: Held, charge: &Charge) -> Self {
         let cost = u64::from(charge.cost.get());
         user.key.cost.fetch_add(cost, Ordering::Relaxed);
         Self {
             user,
             cost,
-            _permit: permit,
+            _held: held,
         }
     }
 }
@@ -198,6 +199,19 @@ mod tests {
         drop((held, other));
         assert_eq!(shares.waiting_cost(&charge(&[1, 8])), [0, 0]);
         assert!(shares.known.lock().is_empty());
+    }
+
+    #[test]
+    fn another_bound_counts_for_keys_that_wait() {
+        let shares = Shares::new(1);
+        let _held = shares.try_enter(&charge(&[1])).unwrap();
+        shares.resize(2);
+        let second = shares.try_enter(&charge(&[1])).unwrap();
+        shares.resize(1);
+        drop(second);
+        assert!(shares.try_enter(&charge(&[1])).is_none());
+        let _other = shares.try_enter(&charge(&[2])).unwrap();
+        assert!(shares.try_enter(&charge(&[2])).is_none());
     }
 
     #[tokio::test]

@@ -97,6 +97,11 @@ impl Bucket {
         self.full.set(full.saturating_add(taken));
     }
 
+    /// Holds as many tokens from now on as `other`, of the same interval and size.
+    pub(super) fn follow(&self, other: &Self) {
+        self.full.set(other.full.at());
+    }
+
     /// All tokens come `by` later.
     pub(super) fn delay(&self, by: Duration) {
         self.full.set(self.full.at().saturating_add(by));

@@ -16,10 +16,10 @@ const MOST_BUDGETS: usize = 8;
 
 /// The budgets of a lane, or of one key. Times are durations since the lane's
 /// epoch.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Budgets(Vec<Budget>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Budget {
     /// Which of the upstream's budgets.
     name: u64,

@@ -23,9 +23,12 @@ const FAILURES: u32 = 5;
 /// The longest pause between two probes of an upstream that is down.
 const LONGEST_PROBE: Duration = Duration::from_secs(10);
 
+/// What is over for so long tells nothing any more.
+const FORGOTTEN: Duration = Duration::from_secs(600);
+
 /// The cooldown of a lane, or of one key. Times are durations since the lane's
 /// epoch.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Cooldown {
     state: State,
     /// Pauses in a row, each because the probe before it was refused.
@@ -34,6 +37,8 @@ pub(super) struct Cooldown {
     failures: u32,
     /// The end of the last pause.
     until: Duration,
+    /// The time of the last failure.
+    failed: Duration,
 }
 
 /// `Open` becomes `Pause` by a refusal; `Pause` becomes `Probe` when its time is
@@ -65,6 +70,20 @@ impl Cooldown {
     /// Whether nothing is held back and nothing is remembered.
     pub(super) fn is_over(&self) -> bool {
         self.state == State::Open && self.failures == 0
+    }
+
+    /// Whether what is remembered tells nothing any more at `now`. Nobody came for
+    /// long; whoever comes then begins anew.
+    pub(super) fn is_forgotten(&self, now: Duration) -> bool {
+        let last = self.until.max(self.failed);
+        self.is_over() || (!self.is_probing() && last + FORGOTTEN <= now)
+    }
+
+    /// The requests that are on their way will not be known when they end.
+    pub(super) fn orphan(&mut self) {
+        if self.is_probing() {
+            self.state = State::Pause;
+        }
     }
 
     /// Whether a probe is on its way.
@@ -122,6 +141,7 @@ impl Cooldown {
         settings: &config::Cooldown,
     ) -> Option<Duration> {
         self.failures = self.failures.saturating_add(1);
+        self.failed = now;
         let probe = self.state == State::Probe(number);
         let down = self.state == State::Open && self.failures >= FAILURES;
         (probe || down).then(|| {

@@ -127,6 +127,35 @@ impl Meter {
         }
     }
 
+    /// So much had been spent before this limit held, in the order of time.
+    pub(super) fn recall(&mut self, spent: Vec<(Duration, NonZeroU32)>) {
+        for (at, spent) in spent {
+            self.spent([at; 2], &Charge::ONE, spent);
+        }
+    }
+
+    /// What `other`, of the same limit, knows at `now` had been spent; what it has
+    /// on its way is counted at `counted` at the latest.
+    pub(super) fn follow(&mut self, other: &Self, now: Duration, counted: Duration) {
+        let open = NonZeroU32::new(other.open);
+        match (&mut self.rule, &other.rule) {
+            (Rule::Window(window, spacing), Rule::Window(theirs, spaced)) => {
+                let open = open.map(|open| (counted, open));
+                for (at, cost) in theirs.entries().chain(open) {
+                    window.counted(at, cost);
+                }
+                window.forget(now);
+                spacing.bucket().follow(spaced.bucket());
+            }
+            (Rule::Bucket(bucket), Rule::Bucket(theirs)) => {
+                bucket.follow(theirs);
+                open.into_iter()
+                    .for_each(|open| bucket.spend(counted, open));
+            }
+            _ => {}
+        }
+    }
+
     /// All that there was had been spent at `at`; returns when it is whole again.
     pub(super) fn spent_all(&mut self, at: Duration) -> Duration {
         match &mut self.rule {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::Charge;
 use super::budget::Budgets;
 use super::cooldown::Cooldown;
+use super::history::History;
 use super::meter::Meter;
 use crate::config::{Limit, Per};
 
@@ -26,6 +27,8 @@ pub(super) struct Scope {
     per: Option<Per>,
     limits: Vec<Limit>,
     states: States,
+    /// Until when it is not known what was spent; `None` if it is.
+    lost: Option<Duration>,
     /// Before this time a key of which nothing is known may have spent all.
     unknown_until: Duration,
 }
@@ -59,6 +62,7 @@ impl Scope {
             per: None,
             states: States::Lane(Box::new(State::new(&limits, false))),
             limits,
+            lost: None,
             unknown_until: Duration::ZERO,
         }
     }
@@ -67,6 +71,7 @@ impl Scope {
     pub(super) fn keyed(per: &Per, limits: Vec<Limit>, max: usize) -> Self {
         Self {
             per: Some(per.clone()),
+            lost: None,
             unknown_until: Duration::ZERO,
             limits,
             states: States::Keyed {
@@ -79,6 +84,11 @@ impl Scope {
 
     pub(super) fn per(&self) -> Option<&Per> {
         self.per.as_ref()
+    }
+
+    /// Until when it is not known what was spent; `None` if it is.
+    pub(super) fn lost(&self) -> Option<Duration> {
+        self.lost
     }
 
     /// Before this time a key of which nothing is known cannot start.
@@ -107,32 +117,53 @@ impl Scope {
         }
     }
 
-    /// The key under which `key` is known from `now` on, and its state.
-    pub(super) fn enter(&mut self, key: u64, now: Duration) -> (u64, &mut State) {
-        match &mut self.states {
-            States::Lane(state) => (key, state),
+    /// The key under which `key` is known from `now` on, and its state. What is on
+    /// its way now is counted at `counted` at the latest.
+    pub(super) fn enter(
+        &mut self,
+        key: u64,
+        now: Duration,
+        counted: Duration,
+    ) -> (u64, &mut State) {
+        let (known, max, sweep_at) = match &mut self.states {
+            States::Lane(state) => return (key, state),
             States::Keyed {
                 known,
                 max,
                 sweep_at,
-            } => {
-                let new = !known.contains_key(&key);
-                // A key that is not told apart may have been among the others,
-                // so it stays with them as long as they matter.
-                let crowded = known.contains_key(&OTHERS);
-                if new && (crowded || known.len() >= *sweep_at) {
-                    known.retain(|_, state| !state.is_fresh(now));
-                    *sweep_at = (known.len() * 2).max(64).min(*max);
-                    known.shrink_to(*sweep_at);
-                }
-                let crowded = known.contains_key(&OTHERS) || known.len() >= *max;
-                let key = if new && crowded { OTHERS } else { key };
-                let state = known
-                    .entry(key)
-                    .or_insert_with(|| State::new(&self.limits, true));
-                (key, state)
-            }
+            } => (known, *max, sweep_at),
+        };
+        let new = !known.contains_key(&key);
+        if new && known.len() >= *sweep_at {
+            known.retain(|_, state| !state.is_fresh(now));
+            *sweep_at = (known.len() * 2).max(64).min(max);
+            known.shrink_to(*sweep_at);
         }
+        if new
+            && known
+                .get(&OTHERS)
+                .is_some_and(|others| others.is_fresh(now))
+        {
+            known.remove(&OTHERS);
+        }
+        let key = match new && known.len() >= max {
+            true => OTHERS,
+            false => key,
+        };
+        if !known.contains_key(&key) {
+            let mut state = State::new(&self.limits, true);
+            if let Some(lost) = self.lost.filter(|_| now < self.unknown_until) {
+                state.spent_all(lost);
+            }
+            // It may have been among the others, and have spent all that they
+            // did. So they are no trap: nobody joins them while there is room.
+            if let Some(others) = known.get(&OTHERS) {
+                state.follow(others, now, counted);
+            }
+            known.insert(key, state);
+        }
+        let state = known.get_mut(&key);
+        (key, state.expect("a key was entered when it was not known"))
     }
 
     /// All states, each with its key.
@@ -161,28 +192,77 @@ impl Scope {
             States::Lane(state) => vec![state],
             States::Keyed { known, .. } => known.values_mut().collect(),
         };
+        let until = known.into_iter().map(|state| state.spent_all(at)).max();
         // A key of which nothing is known gets its state when it first starts.
         let mut unknown = State::new(&self.limits, true);
-        let until = unknown.spent_all(at);
-        self.unknown_until = self.unknown_until.max(until);
-        let until = known.into_iter().map(|state| state.spent_all(at));
-        until.max().unwrap_or(self.unknown_until)
+        self.lost = self.lost.max(Some(at));
+        self.unknown_until = self.unknown_until.max(unknown.spent_all(at));
+        until.unwrap_or(self.unknown_until)
     }
 
-    /// Takes over what `old`, a scope of the same kind, knows at `now`.
-    pub(super) fn inherit(&mut self, old: &mut Self, now: Duration) {
-        self.unknown_until = old.unknown_until;
+    /// What is known at `now` of all that was spent.
+    pub(super) fn history(&self, now: Duration) -> History {
+        let of = |state: &State| History::of(&self.limits, &state.meters, now);
+        let each = self.states().map(|(_, state)| of(state));
+        each.reduce(History::beside).unwrap_or_default()
+    }
+
+    /// What was spent before these limits held, nobody knows by whom of those
+    /// that they tell apart, so it counts for each. `open` is on its way.
+    pub(super) fn begin_with<'a>(
+        &mut self,
+        history: &History,
+        most: NonZeroU32,
+        open: impl Iterator<Item = &'a Charge>,
+        now: Duration,
+    ) {
+        let state = match &mut self.states {
+            States::Lane(state) => state,
+            States::Keyed { known, .. } => {
+                let state = State::new(&self.limits, true);
+                let state = known.entry(OTHERS).or_insert(state);
+                for charge in open {
+                    state
+                        .meters
+                        .iter_mut()
+                        .for_each(|meter| meter.adopt(charge));
+                }
+                state
+            }
+        };
+        for (limit, meter) in self.limits.iter().zip(&mut state.meters) {
+            meter.recall(history.under(limit.counts, most, now));
+        }
+        if let States::Keyed { known, .. } = &mut self.states {
+            known.retain(|_, state| !state.is_fresh(now));
+        }
+    }
+
+    /// The requests that are on their way will not be known any more when they
+    /// end.
+    pub(super) fn orphan(&mut self) {
+        if let States::Keyed { known, .. } = &mut self.states {
+            for state in known.values_mut() {
+                state.pending = 0;
+                state.cooldown.orphan();
+            }
+        }
+    }
+
+    /// Takes over what `old`, a scope of the same kind, knows at `now`. A request
+    /// can have cost `most`.
+    pub(super) fn inherit(&mut self, old: &mut Self, most: NonZeroU32, now: Duration) {
         let old_limits = &old.limits;
         match (&mut self.states, &mut old.states) {
             (States::Lane(state), States::Lane(old_state)) => {
                 let empty = Box::new(State::new(&[], false));
                 let old_state = std::mem::replace(old_state, empty);
-                state.inherit(&self.limits, *old_state, old_limits, now);
+                state.inherit(&self.limits, *old_state, old_limits, most, now);
             }
             (States::Keyed { known, .. }, States::Keyed { known: olds, .. }) => {
                 for (key, old_state) in olds.drain() {
                     let mut state = State::new(&self.limits, true);
-                    state.inherit(&self.limits, old_state, old_limits, now);
+                    state.inherit(&self.limits, old_state, old_limits, most, now);
                     known.insert(key, state);
                 }
             }
@@ -236,6 +316,19 @@ impl State {
             .unwrap_or(now)
     }
 
+    /// Begins with all that `others` have spent at `now`; what they have on its
+    /// way is counted at `counted` at the latest.
+    fn follow(&mut self, others: &Self, now: Duration, counted: Duration) {
+        for (meter, theirs) in self.meters.iter_mut().zip(&others.meters) {
+            meter.follow(theirs, now, counted);
+        }
+        self.cooldown = others.cooldown.clone();
+        self.cooldown.orphan();
+        self.budgets = others.budgets.clone();
+        let pending = u32::try_from(others.pending).unwrap_or(u32::MAX);
+        self.budgets.spent(pending);
+    }
+
     pub(super) fn start(&mut self, number: u64, now: Duration, since: Duration, charge: &Charge) {
         for meter in &mut self.meters {
             meter.start(now, since, charge);
@@ -282,29 +375,27 @@ impl State {
 
     fn is_fresh(&self, now: Duration) -> bool {
         self.pending == 0
-            && self.cooldown.is_over()
+            && self.cooldown.is_forgotten(now)
             && self.budgets.is_empty(now)
             && self.meters.iter().all(|meter| meter.is_fresh(now))
     }
 
     /// Takes over what `old` knows. A limit that stays keeps its meter; another
-    /// gets what was spent under the old limit that reaches back the farthest.
-    fn inherit(&mut self, limits: &[Limit], old: Self, old_limits: &[Limit], now: Duration) {
+    /// gets what was spent under the old ones.
+    fn inherit(
+        &mut self,
+        limits: &[Limit],
+        old: Self,
+        old_limits: &[Limit],
+        most: NonZeroU32,
+        now: Duration,
+    ) {
+        let history = History::of(old_limits, &old.meters, now);
         let mut olds: Vec<_> = old_limits.iter().zip(old.meters).collect();
-        let longest = olds
-            .iter()
-            .filter(|(limit, _)| limit.window)
-            .max_by_key(|(limit, _)| limit.period)
-            .or(olds.first());
-        let history = longest.map_or(Vec::new(), |(_, meter)| meter.history(now));
         for (limit, meter) in limits.iter().zip(&mut self.meters) {
-            let same = olds.iter().position(|(old, _)| *old == limit);
-            if let Some(same) = same {
-                *meter = olds.swap_remove(same).1;
-                continue;
-            }
-            for (at, cost) in &history {
-                meter.spent([*at; 2], &Charge::of(*cost), NonZeroU32::MIN);
+            match olds.iter().position(|(old, _)| *old == limit) {
+                Some(same) => *meter = olds.swap_remove(same).1,
+                None => meter.recall(history.under(limit.counts, most, now)),
             }
         }
         self.cooldown = old.cooldown;

@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use super::*;
 use crate::config::Counts;
 
+mod changes;
 mod promises;
 
 fn limit(count: u32, period: Duration, burst: u32, window: bool) -> config::Limit {
@@ -75,8 +76,11 @@ impl Rig {
     }
 
     fn take(&mut self, charge: Charge) -> Turn {
+        // Longer than anything takes here.
+        let patience = self.now + SECOND * 100_000;
         while let Err(hold) = self.limits.ready(&charge, self.now) {
             assert!(hold.until > self.now, "told to wait for the past");
+            assert!(self.now < patience, "never ready");
             self.advance(hold.until);
         }
         self.limits.start(charge, self.now, self.start)

@@ -11,6 +11,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
+use super::clock::Reading;
 use super::past::Past;
 use super::record::{Record, head};
 
@@ -95,14 +96,23 @@ impl Files {
         Ok(())
     }
 
-    /// Begins file `number`; the file and its length.
+    /// Begins file `number`, whose times are by the clock of `reading`; the file
+    /// and its length.
     ///
     /// # Errors
     ///
     /// It cannot be written.
-    pub(super) fn begin(&self, number: u64, kinds: &[u64]) -> io::Result<(File, u64)> {
+    pub(super) fn begin(
+        &self,
+        number: u64,
+        kinds: &[u64],
+        reading: Option<Reading>,
+    ) -> io::Result<(File, u64)> {
         let mut content = head(self.seed, number);
         Record::Kinds(kinds.to_vec()).write(&mut content);
+        if let Some(reading) = reading {
+            Record::Read(reading).write(&mut content);
+        }
         let mut file = open(&self.numbered(number))?;
         file.write_all(&content)?;
         Ok((file, content.len() as u64))

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::clock::{Clock, nanos};
+use super::clock::{Clock, hash, nanos};
 use super::files::{Files, Found};
 use super::past::Past;
 use super::record::{Record, Reserved, Spent};
@@ -42,6 +42,8 @@ const LONG: u64 = if cfg!(test) { 1 << 10 } else { 1 << 20 };
 #[derive(Debug)]
 pub(crate) struct Journal {
     files: Files,
+    /// Which start of the machine the readings of its clock are from.
+    boot: Option<u64>,
     /// Held while a record is written: a few microseconds, never over an await.
     book: Mutex<Book>,
     /// Held by who changes the files; taken before `book`, never on a core.
@@ -83,6 +85,7 @@ impl Journal {
         settings: &config::Upstream,
         missing: config::Missing,
         clock: Clock,
+        boot: Option<u64>,
     ) -> io::Result<(Self, Past)> {
         let mut past = match files.read(u64::MAX)? {
             Found::Past(past) => past,
@@ -92,13 +95,15 @@ impl Journal {
             past.lost = None;
         }
         let (reach, kinds) = (reach(settings), kinds(settings));
+        past.follow(&clock, boot);
         past.thin(clock.read(), reach);
         past.set_kinds(kinds.clone());
         let number = files.numbers()?.last().copied().unwrap_or(0);
         files.replace(&past, number)?;
-        let (file, length) = files.begin(number + 1, &kinds)?;
+        let (file, length) = files.begin(number + 1, &kinds, past.reading)?;
         let journal = Self {
             files,
+            boot,
             book: Mutex::new(Book {
                 file: Some(file),
                 length,
@@ -177,6 +182,9 @@ impl Journal {
             book.settle(u64::MAX)?;
             book.write(&Record::Moved(by))?;
             book.clock = now;
+            if let Some(reading) = now.reading(self.boot) {
+                book.write(&Record::Read(reading))?;
+            }
         }
         book.settle(now.read())?;
         let file = match &book.file {
@@ -194,7 +202,9 @@ impl Journal {
             return Ok(());
         }
         let full = tending.number;
-        let (file, length) = self.files.begin(full + 1, &tending.kinds)?;
+        // Only who tends, as we do, takes another clock.
+        let reading = self.book().clock.reading(self.boot);
+        let (file, length) = self.files.begin(full + 1, &tending.kinds, reading)?;
         let mut book = self.book();
         book.settle(u64::MAX)?;
         book.write(&Record::End)?;
@@ -218,8 +228,11 @@ impl Journal {
         self.files.forget()?;
         let mut past = Past::lost(now.read());
         past.set_kinds(tending.kinds.clone());
+        past.reading = now.reading(self.boot);
         self.files.replace(&past, tending.number - 1)?;
-        let (file, length) = self.files.begin(tending.number, &tending.kinds)?;
+        let (file, length) = self
+            .files
+            .begin(tending.number, &tending.kinds, past.reading)?;
         let mut book = self.book();
         book.file = Some(file);
         book.length = length;
@@ -348,8 +361,6 @@ fn batch(settings: &config::Upstream) -> u32 {
 
 /// A number for each kind of key that stays the same however the limits change.
 fn kinds(settings: &config::Upstream) -> Vec<u64> {
-    // FNV-1a
-    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    let number = |per: &Per| per.to_string().bytes().fold(0xcbf2_9ce4_8422_2325, mix);
+    let number = |per: &Per| hash(per.to_string().as_bytes());
     settings.kinds().into_iter().map(number).collect()
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::clock::{Clock, SKEW, nanos};
+use super::clock::{Clock, Reading, SKEW, nanos};
 use super::record::{HEAD, Record, Reserved, Spent, head, read_head};
 use crate::pacing::{Charge, Limits};
 
@@ -30,6 +30,8 @@ pub(crate) struct Past {
     reserved: Option<Reserved>,
     /// What was spent until then is not known.
     pub(super) lost: Option<u64>,
+    /// The clock by which all these times are.
+    pub(super) reading: Option<Reading>,
     kinds: Vec<u64>,
 }
 
@@ -62,7 +64,8 @@ impl Past {
         self.spent.len() + usize::from(self.reserved.is_some())
     }
 
-    fn take(&mut self, record: Record) {
+    /// Goes on with the next record.
+    pub(super) fn take(&mut self, record: Record) {
         match record {
             Record::Kinds(kinds) => self.set_kinds(kinds),
             Record::Spent(spent) => self.spent.push(spent),
@@ -74,6 +77,7 @@ impl Past {
             }
             Record::Moved(by) => self.shift(by),
             Record::Lost(at) => self.lost = Some(at),
+            Record::Read(reading) => self.reading = Some(reading),
             Record::End => {}
         }
     }
@@ -105,10 +109,23 @@ impl Past {
         self.kinds = kinds;
     }
 
+    /// Puts all times right that `clock`, on a machine started as `boot` says,
+    /// tells otherwise than the clock of the last run did.
+    pub(super) fn follow(&mut self, clock: &Clock, boot: Option<u64>) {
+        let moved = |reading: &Reading| clock.moved_since(reading, boot);
+        if let Some(by) = self.reading.as_ref().and_then(moved) {
+            self.shift(by);
+        }
+        self.reading = clock.reading(boot);
+    }
+
     fn shift(&mut self, by: i64) {
         let shift = |at: &mut u64| *at = at.saturating_add_signed(by);
         self.spent.iter_mut().for_each(|spent| shift(&mut spent.at));
         self.lost.iter_mut().for_each(shift);
+        if let Some(reading) = &mut self.reading {
+            shift(&mut reading.wall);
+        }
         if let Some(reserved) = &mut self.reserved {
             shift(&mut reserved.at);
             shift(&mut reserved.until);
@@ -146,6 +163,9 @@ impl Past {
     pub(super) fn write(&self, seed: u64, number: u64) -> Vec<u8> {
         let mut file = head(seed, number);
         Record::Kinds(self.kinds.clone()).write(&mut file);
+        if let Some(reading) = self.reading {
+            Record::Read(reading).write(&mut file);
+        }
         if let Some(at) = self.lost {
             Record::Lost(at).write(&mut file);
         }

@@ -7,6 +7,7 @@
 use std::num::NonZeroU32;
 
 use super::checksum::checksum;
+use super::clock::Reading;
 use crate::pacing::Charge;
 
 /// What a file begins with; the digit is the version of the form.
@@ -31,6 +32,8 @@ pub(super) enum Record {
     Lost(u64),
     /// Nothing follows in this file.
     End,
+    /// What the clock read by which the times are that follow.
+    Read(Reading),
 }
 
 /// Requests that have started.
@@ -101,6 +104,12 @@ impl Record {
                 to.extend(at.to_le_bytes());
             }
             Self::End => to.push(6),
+            Self::Read(reading) => {
+                to.push(7);
+                to.extend(reading.boot.to_le_bytes());
+                to.extend(reading.up.to_le_bytes());
+                to.extend(reading.wall.to_le_bytes());
+            }
         }
         let payload = start + FRAME;
         // A limit names few kinds of keys: far below what the length can say.
@@ -142,6 +151,11 @@ impl Record {
             4 => Self::Moved(i64::from_le_bytes(take(payload)?)),
             5 => Self::Lost(u64::from_le_bytes(take(payload)?)),
             6 => Self::End,
+            7 => Self::Read(Reading {
+                boot: u64::from_le_bytes(take(payload)?),
+                up: u64::from_le_bytes(take(payload)?),
+                wall: u64::from_le_bytes(take(payload)?),
+            }),
             _ => return None,
         };
         payload.is_empty().then_some(record)
@@ -187,6 +201,11 @@ mod tests {
             Record::Reserved(reserved),
             Record::Moved(-5),
             Record::Lost(6),
+            Record::Read(Reading {
+                boot: 7,
+                up: 8,
+                wall: 9,
+            }),
             Record::End,
         ]
     }

@@ -13,6 +13,7 @@ use crate::config::{Config, Missing, Upstream};
 use crate::pacing::{Charge, End, Limits};
 
 mod crashes;
+mod damage;
 
 const SECOND: Duration = Duration::from_secs(1);
 const GUARD: Duration = Duration::from_millis(80);
@@ -24,6 +25,8 @@ struct World {
     now: Instant,
     /// Added to the time of day.
     stepped: Duration,
+    /// Which start of the machine this is.
+    boot: Option<u64>,
 }
 
 /// One run of the program.
@@ -50,13 +53,24 @@ impl World {
             start,
             now: start,
             stepped: Duration::ZERO,
+            boot: Some(1),
         }
+    }
+
+    /// One whose folder has been used before, by other lanes.
+    fn used() -> Self {
+        let world = Self::new();
+        let mut other = upstream("\"1/s\"");
+        other.name = "other".to_owned();
+        world.run(&other);
+        world
     }
 
     fn clock(&self) -> Clock {
         let begin = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let wall: SystemTime = begin + (self.now - self.start) + self.stepped;
-        Clock::at(self.now, wall)
+        let up = Duration::from_secs(500);
+        Clock::at(self.now, wall, up + (self.now - self.start))
     }
 
     fn state(&self, missing: Missing) -> State {
@@ -64,11 +78,16 @@ impl World {
             dir: Some(self.folder.path().to_owned()),
             missing,
         };
-        State::open(&settings).unwrap()
+        let mut state = State::open(&settings).unwrap();
+        state.folder.as_mut().unwrap().boot = self.boot;
+        state
     }
 
     fn run_as(&self, upstream: &Upstream, missing: Missing) -> Run {
-        let state = self.state(missing);
+        self.run_in(self.state(missing), upstream)
+    }
+
+    fn run_in(&self, state: State, upstream: &Upstream) -> Run {
         let clock = self.clock();
         let (journal, past) = state.journal(upstream, clock).unwrap().unwrap();
         let epoch = self.now.checked_sub(reach(upstream)).unwrap();
@@ -79,11 +98,6 @@ impl World {
             journal,
             _state: state,
         }
-    }
-
-    /// The first run of all begins with nothing spent.
-    fn first(&self, upstream: &Upstream) -> Run {
-        self.run_as(upstream, Missing::Fresh)
     }
 
     fn run(&self, upstream: &Upstream) -> Run {
@@ -125,7 +139,7 @@ fn key(key: u64) -> Charge {
 fn what_was_spent_is_spent_after_a_crash() {
     let mut world = World::new();
     let settings = upstream("\"5/s\"");
-    let mut run = world.first(&settings);
+    let mut run = world.run(&settings);
     for _ in 0..4 {
         world.take(&mut run, &Charge::ONE);
     }
@@ -146,7 +160,7 @@ fn a_reservation_counts_as_spent_after_a_crash_and_only_what_was_used_after_a_st
     let settings = upstream("\"1000/s\"");
     let mut left = Vec::new();
     for stopped in [false, true] {
-        let mut run = world.first(&settings);
+        let mut run = world.run_as(&settings, Missing::Fresh);
         for _ in 0..60 {
             world.take(&mut run, &Charge::ONE);
         }
@@ -166,7 +180,7 @@ fn a_reservation_counts_as_spent_after_a_crash_and_only_what_was_used_after_a_st
 #[test]
 fn another_limit_counts_what_was_spent_under_the_old_one() {
     let mut world = World::new();
-    let mut run = world.first(&upstream("\"10/s\""));
+    let mut run = world.run(&upstream("\"10/s\""));
     for _ in 0..10 {
         world.take(&mut run, &Charge::ONE);
     }
@@ -181,7 +195,7 @@ fn a_key_keeps_what_it_spent_and_no_other_pays_for_it() {
     let mut world = World::new();
     let mut settings = upstream("\"2/min\"");
     settings.limits[0].per = Some(config::Per::Address);
-    let mut run = world.first(&settings);
+    let mut run = world.run(&settings);
     world.take(&mut run, &key(7));
     world.take(&mut run, &key(7));
     drop(run);
@@ -197,8 +211,52 @@ fn a_key_keeps_what_it_spent_and_no_other_pays_for_it() {
 }
 
 #[test]
-fn without_a_state_everything_counts_as_spent_unless_it_is_to_begin_fresh() {
+fn in_a_new_folder_nothing_counts_as_spent() {
+    let settings = upstream("\"2/min\"");
+    let left = |world: &World| {
+        let mut run = world.run(&settings);
+        run.limits.gauges(world.now, None)[0].left
+    };
     let mut world = World::new();
+    assert_eq!(left(&world), 2);
+    // What was there, a start that was broken off included, was never used.
+    fs::write(world.path("seed"), "").unwrap();
+    fs::remove_file(world.path("a.past")).unwrap();
+    fs::remove_file(world.path("a.1")).unwrap();
+    assert_eq!(left(&world), 2);
+    let mut run = world.run(&settings);
+    world.take(&mut run, &Charge::ONE);
+    drop(run);
+    world.now += SECOND;
+    assert_eq!(left(&world), 1);
+    // Deleted, it is new.
+    fs::remove_dir_all(world.folder.path()).unwrap();
+    assert_eq!(left(&world), 2);
+}
+
+#[test]
+fn in_a_folder_that_holds_anything_a_lane_without_a_journal_has_spent_everything() {
+    let settings = upstream("\"2/min\"");
+    let left = |world: &World, state| {
+        let mut run = world.run_in(state, &settings);
+        run.limits.gauges(world.now, None)[0].left
+    };
+    // It may have been called otherwise.
+    let world = World::used();
+    assert_eq!(left(&world, world.state(Missing::Spent)), 0);
+    let world = World::new();
+    fs::write(world.path("a.draft"), "").unwrap();
+    assert_eq!(left(&world, world.state(Missing::Spent)), 0);
+    // And renamed while the program runs that began in the new folder.
+    let world = World::new();
+    let mut state = world.state(Missing::Spent);
+    state.has_begun();
+    assert_eq!(left(&world, state), 0);
+}
+
+#[test]
+fn without_a_journal_everything_counts_as_spent_unless_it_is_to_begin_fresh() {
+    let mut world = World::used();
     let mut keyed = upstream("\"2/min\"");
     keyed.limits[0].per = Some(config::Per::Address);
     let mut run = world.run(&keyed);
@@ -232,7 +290,7 @@ fn a_damaged_state_counts_as_everything_spent() {
     for (name, damage) in damages {
         let mut world = World::new();
         let settings = upstream("\"10/min\"");
-        let mut run = world.first(&settings);
+        let mut run = world.run(&settings);
         for _ in 0..3 {
             world.take(&mut run, &Charge::ONE);
         }
@@ -262,7 +320,7 @@ fn a_damaged_state_counts_as_everything_spent() {
 fn a_file_that_is_missing_in_between_is_damage() {
     let mut world = World::new();
     let settings = upstream("\"10/min\"");
-    let mut run = world.first(&settings);
+    let mut run = world.run(&settings);
     world.take(&mut run, &Charge::ONE);
     drop(run);
     fs::remove_file(world.path("a.past")).unwrap();
@@ -275,12 +333,14 @@ fn a_clock_that_was_set_back_hides_nothing_and_holds_nothing_for_long() {
     let mut world = World::new();
     world.stepped = SECOND * 86_400;
     let settings = upstream("\"5/min\"");
-    let mut run = world.first(&settings);
+    let mut run = world.run(&settings);
     for _ in 0..5 {
         world.take(&mut run, &Charge::ONE);
     }
     drop(run);
     world.stepped = Duration::ZERO;
+    // Or else it would be known that it was set.
+    world.boot = Some(2);
     let mut run = world.run(&settings);
     let wait = world.wait(&mut run);
     assert!(wait >= SECOND * 60 && wait < SECOND * 61, "{wait:?}");
@@ -290,7 +350,7 @@ fn a_clock_that_was_set_back_hides_nothing_and_holds_nothing_for_long() {
 fn a_clock_that_is_set_while_it_runs_changes_nothing() {
     let mut world = World::new();
     let settings = upstream("\"5/min\"");
-    let mut run = world.first(&settings);
+    let mut run = world.run(&settings);
     for _ in 0..5 {
         world.take(&mut run, &Charge::ONE);
     }
@@ -304,10 +364,59 @@ fn a_clock_that_is_set_while_it_runs_changes_nothing() {
 }
 
 #[test]
+fn a_clock_that_is_set_between_two_runs_changes_nothing_before_the_next_boot() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    for (before, after) in [(Duration::ZERO, DAY), (DAY, Duration::ZERO)] {
+        for thinned in [false, true] {
+            let mut world = World::new();
+            world.stepped = before;
+            let settings = upstream("\"5/min\"");
+            let mut run = world.run(&settings);
+            for _ in 0..5 {
+                world.take(&mut run, &Charge::ONE);
+            }
+            drop(run);
+            if thinned {
+                // All that is left is in the file of what was before.
+                drop(world.run(&settings));
+            }
+            world.stepped = after;
+            world.now += SECOND * 20;
+            let mut run = world.run(&settings);
+            let wait = world.wait(&mut run);
+            assert!(wait >= SECOND * 40 && wait < SECOND * 41, "{wait:?}");
+        }
+    }
+}
+
+#[test]
+fn after_a_boot_only_the_time_of_day_tells_how_long_ago_it_was() {
+    for boot in [Some(2), None] {
+        let mut world = World::new();
+        let settings = upstream("\"5/min\"");
+        let mut run = world.run(&settings);
+        world.take(&mut run, &Charge::ONE);
+        drop(run);
+        world.stepped = SECOND * 3600;
+        world.boot = boot;
+        let mut run = world.run(&settings);
+        assert_eq!(run.limits.gauges(world.now, None)[0].left, 5);
+    }
+}
+
+#[test]
+fn the_clock_of_this_machine_goes_on_and_says_since_when() {
+    let (first, second) = (Clock::now(), Clock::now());
+    let reading = first.reading(clock::boot()).unwrap();
+    assert!(second.reading(clock::boot()).unwrap().up >= reading.up);
+    assert_eq!(second.moved_since(&reading, clock::boot()), None);
+}
+
+#[test]
 fn the_files_stay_small_and_forget_nothing_that_matters() {
     let mut world = World::new();
     let settings = upstream("\"20/s\", \"1000/min\"");
-    let mut run = world.first(&settings);
+    let mut run = world.run(&settings);
     let mut most = 0;
     for _ in 0..900 {
         world.take(&mut run, &Charge::ONE);
@@ -346,7 +455,7 @@ fn only_one_process_has_the_folder() {
 fn after_a_write_failed_the_next_run_relies_on_nothing_until_it_works_again() {
     let mut world = World::new();
     let settings = upstream("\"5/min\"");
-    let mut run = world.first(&settings);
+    let mut run = world.run(&settings);
     world.take(&mut run, &Charge::ONE);
     run.journal.break_file();
     world.take(&mut run, &Charge::ONE);

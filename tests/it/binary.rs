@@ -11,6 +11,9 @@ use tokio::time::Instant;
 
 use crate::support::{Caller, Upstream, get, ok, soon};
 
+/// What the service manager is told.
+mod notify;
+
 /// The system chooses the port.
 const FREE: &str = "127.0.0.1:0";
 
@@ -181,7 +184,10 @@ async fn a_certificate_file_that_cannot_be_used_is_named() {
 
 /// Starts the program and waits until it is ready; where its callers connect.
 async fn start(file: &str) -> (Running, SocketAddr) {
-    let mut command = program(&["run", "--config", file]);
+    until_ready(program(&["run", "--config", file])).await
+}
+
+async fn until_ready(mut command: Command) -> (Running, SocketAddr) {
     let mut running = Running(command.stderr(Stdio::piped()).spawn().unwrap());
     let complains = running.0.stderr.take().unwrap();
     let ready = tokio::task::spawn_blocking(move || {
@@ -261,18 +267,13 @@ async fn killed_again_and_again_it_never_exceeds_the_limit() {
     let upstream = Upstream::answering(ok("ok")).await;
     let folder = tempfile::tempdir().unwrap();
     let url = upstream.url();
-    let toml = |missing: &str| {
-        format!(
-            "listen = \"{FREE}\"\nadmin = \"{FREE}\"\n\
-             state = {{ dir = \"{}\", missing = \"{missing}\" }}\n\
-             [upstream.a]\nurl = \"{url}\"\nlimits = [\"{COUNT}/500ms\"]\n\
-             guard = \"400ms\"\n",
-            folder.path().join("state").display()
-        )
-    };
+    let (_folder, file) = settings(&format!(
+        "listen = \"{FREE}\"\nadmin = \"{FREE}\"\nstate.dir = \"{}\"\n\
+         [upstream.a]\nurl = \"{url}\"\nlimits = [\"{COUNT}/500ms\"]\n\
+         guard = \"400ms\"\n",
+        folder.path().join("state").display()
+    ));
     for round in 0..5 {
-        // Only the first may begin with nothing spent.
-        let (_folder, file) = settings(&toml(if round == 0 { "fresh" } else { "spent" }));
         let (running, address) = start(&file).await;
         let before = upstream.requests().len();
         let mut callers = Vec::new();
@@ -293,6 +294,26 @@ async fn killed_again_and_again_it_never_exceeds_the_limit() {
             apart.is_none_or(|apart| apart >= PERIOD),
             "{nth}: {arrivals:?}"
         );
+    }
+}
+
+/// Every first start under a service manager: everything counted as spent, and a
+/// request of an upstream with "5000/h" was refused for an hour.
+#[tokio::test]
+async fn the_first_start_in_a_new_folder_waits_for_nothing() {
+    let upstream = Upstream::answering(ok("ok")).await;
+    let (folder, url) = (tempfile::tempdir().unwrap(), upstream.url());
+    let (_settings, file) = settings(&format!(
+        "listen = \"{FREE}\"\nadmin = \"{FREE}\"\n[upstream.a]\nurl = \"{url}\"\nlimits = [\"1/h\"]\n"
+    ));
+    for status in [200, 503] {
+        let mut command = program(&["run", "--config", &file]);
+        command.env("STATE_DIRECTORY", folder.path());
+        let (running, address) = until_ready(command).await;
+        let mut caller = Caller::connect(address).await;
+        caller.send(get("/")).await;
+        assert_eq!(caller.response().await.status, status);
+        drop(running);
     }
 }
 

@@ -74,12 +74,12 @@ fn everything_arrives_as_written() {
             "20000/day",
             "10/s burst 1",
             "2/s bucket 40",
-            "10/s per header:authorization",
+            "10/s per header:x-user",
             "3/s burst 1 per cookie:Sid counts requests"
         ]
     );
     let kinds: Vec<_> = github.kinds().iter().map(ToString::to_string).collect();
-    assert_eq!(kinds, ["header:authorization", "cookie:Sid"]);
+    assert_eq!(kinds, ["header:x-user", "cookie:Sid"]);
     assert_eq!(github.costs.len(), 3);
     assert_eq!(
         (github.max_keys.get(), github.max_waiting_per_key.get()),

@@ -37,6 +37,8 @@ mod plain;
 mod reload;
 /// What is sent again after a broken connection, and what never is.
 mod retry;
+/// Refusals that only the text of their bodies tells.
+mod signals;
 /// How each kind of unfinished work ends at a stop.
 mod stop;
 /// Bodies that are longer than any buffer.

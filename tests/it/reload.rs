@@ -153,3 +153,35 @@ async fn the_bounds_of_queue_and_calls_follow() {
         assert_eq!(caller.response().await.status, 200);
     }
 }
+
+/// Fewer places stood in line behind the callers that waited for one, so that the
+/// queue stayed as long as it was while they came.
+#[tokio::test]
+async fn fewer_places_count_before_those_who_wait_for_one() {
+    let upstream = Upstream::holding().await;
+    let bounds = |waiting: u32| {
+        let queue = format!("queue.max_requests = {waiting}");
+        api(&upstream, &format!("max_in_flight = 1\n{queue}"))
+    };
+    let proxy = Proxy::start(&bounds(3));
+    let mut callers = vec![proxy.send(get("/")).await];
+    upstream.until_requests(1).await;
+    for waiting in 1..=3 {
+        callers.push(proxy.send(get("/")).await);
+        proxy.until_waiting(waiting).await;
+    }
+    // These find no place.
+    for _ in 0..3 {
+        callers.push(proxy.send(get("/")).await);
+    }
+    assert!(proxy.reload(&bounds(1)).await);
+    for (called, waiting) in [(2, 2), (3, 1), (4, 1), (5, 1), (6, 1), (7, 0)] {
+        upstream.release(1);
+        upstream.until_requests(called).await;
+        proxy.until_waiting(waiting).await;
+    }
+    upstream.release(1);
+    for mut caller in callers {
+        assert_eq!(caller.response().await.status, 200);
+    }
+}

@@ -267,6 +267,15 @@ async fn a_request_that_the_upstream_refused_unprocessed_is_sent_again() {
     let response = proxy.send(request).await.response().await;
     assert_eq!(response.status, 200);
     assert_eq!(proxy.metrics().await.available(), 7.0);
+    assert_only_unsent(&proxy).await;
+}
+
+/// The request went for another turn once, because nothing of it was taken.
+async fn assert_only_unsent(proxy: &Proxy) {
+    let metrics = proxy.metrics().await;
+    let unsent = "pacegate_retries_total{upstream=\"api\",reason=\"unsent\"}";
+    assert_eq!(metrics.value(unsent), 1.0);
+    assert_eq!(metrics.sum("pacegate_retries_total"), 1.0);
 }
 
 #[tokio::test]
@@ -317,6 +326,7 @@ async fn a_request_that_goaway_leaves_out_is_sent_again() {
     let request = "POST / HTTP/1.1\r\nHost: caller\r\nContent-Length: 4\r\n\r\nbody";
     let response = proxy.send(request).await.response().await;
     assert_eq!(response.status, 200);
+    assert_only_unsent(&proxy).await;
 }
 
 /// RFC 9113, section 5.1.2.

@@ -2,13 +2,13 @@
 //! a clean and a jittery network, with clocks that are a little off. Nothing should be refused, and next to nothing of the limit
 //! left unused. What the figures mean exactly stands in `origin/arrivals`.
 //!
-//! Low rates cost little, so many of their runs share the machine; those at 10 000/s have it to themselves. A run that fails
-//! fills its cell and does not end the others.
+//! Low rates need next to no core, so many of their runs share the machine, each with an upstream, a peer and callers of its own;
+//! all of these are up before any of them is loaded. Higher rates have the machine to themselves. A run that fails fills its cell
+//! and does not end the others.
 
 pub(crate) mod scenario;
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -17,6 +17,7 @@ use tokio::task::{JoinSet, LocalSet};
 use crate::Result;
 use crate::bench::Bench;
 use crate::cli::EnforcedArgs;
+use crate::clock::{self, Timer};
 use crate::load::closed::Closed;
 use crate::origin::Origin;
 use crate::origin::circumstances::Circumstances;
@@ -76,17 +77,15 @@ type Outcome = std::result::Result<Figures, String>;
 type Results = BTreeMap<Key, Outcome>;
 
 /// Measures the matrix: a table of pacegate, and one of the others.
-pub(crate) async fn run(bench: &Rc<Bench>, args: &EnforcedArgs) -> Result<Vec<Table>> {
+pub(crate) async fn run(bench: &Bench, args: &EnforcedArgs) -> Result<Vec<Table>> {
     let seconds = bench.seconds_or(if bench.quick() {
         QUICK_SECONDS
     } else {
         SECONDS
     });
-    let mut ours = Table::new(
-        format!("pacegate at upstreams that enforce: saturated, {seconds} s"),
-        "N",
-    )
-    .keyed("upstream");
+    let how = format!("saturated, {seconds} s, {}", at_a_time(&args.rates));
+    let title = format!("pacegate at upstreams that enforce: {how}");
+    let mut ours = Table::new(title, "N").keyed("upstream");
     let chosen = bench.choose(&CONTENDERS, &mut ours)?;
     let mut runs = Vec::new();
     for _ in 0..bench.rounds(1) {
@@ -94,7 +93,7 @@ pub(crate) async fn run(bench: &Rc<Bench>, args: &EnforcedArgs) -> Result<Vec<Ta
     }
     // Stable: the rounds of a rate stay apart.
     runs.sort_by_key(|run| run.key.rate);
-    let results = LocalSet::new().run_until(measure_all(bench, runs)).await;
+    let results = LocalSet::new().run_until(measure_all(bench, &runs)).await;
 
     let mut tables = Vec::new();
     if chosen.iter().any(|peer| peer.name == PACEGATE) {
@@ -102,7 +101,7 @@ pub(crate) async fn run(bench: &Rc<Bench>, args: &EnforcedArgs) -> Result<Vec<Ta
         tables.push(ours);
     }
     if chosen.iter().any(|peer| peer.name != PACEGATE) {
-        let mut others = show_others(&results, seconds);
+        let mut others = show_others(&results, &how);
         if tables.is_empty() {
             bench.choose(&CONTENDERS, &mut others)?;
         }
@@ -155,46 +154,65 @@ fn selected<T: ValueEnum + PartialEq + Copy>(named: &[T]) -> Vec<T> {
         .collect()
 }
 
-/// Measurements at the same time.
+/// Measurements at the same time. From 1000/s on a second one would be seen in the deviations.
 fn side_by_side(rate: u32) -> usize {
     match rate {
-        0..=10 => 16,
-        11..=100 => 8,
-        101..=1000 => 2,
+        0..=10 => 64,
+        11..=100 => 6,
         _ => 1,
     }
 }
 
-async fn measure_all(bench: &Rc<Bench>, runs: Vec<Run>) -> Results {
+/// How many were run at a time, for the title.
+fn at_a_time(rates: &[u32]) -> String {
+    let each = rates.iter().map(|&rate| match side_by_side(rate) {
+        1 => format!("{rate}/s alone"),
+        several => format!("{rate}/s {several} at a time"),
+    });
+    each.collect::<Vec<_>>().join(", ")
+}
+
+/// What may run at the same time: of one rate, as many as it allows.
+fn groups(runs: &[Run]) -> impl Iterator<Item = &[Run]> {
+    let rates = runs.chunk_by(|one, next| one.key.rate == next.key.rate);
+    rates.flat_map(|runs| runs.chunks(side_by_side(runs[0].key.rate)))
+}
+
+async fn measure_all(bench: &Bench, runs: &[Run]) -> Results {
     let mut results = Results::new();
-    let mut running = JoinSet::new();
-    let (total, mut rate) = (runs.len(), 0);
-    for (place, run) in runs.into_iter().enumerate() {
-        // Only runs of one rate share the machine.
-        let room = if run.key.rate == rate {
-            side_by_side(rate)
-        } else {
-            1
-        };
-        while running.len() >= room {
-            collect(running.join_next().await, &mut results);
+    let (total, mut place) = (runs.len(), 0);
+    for group in groups(runs) {
+        let mut stands = Vec::new();
+        for run in group {
+            place += 1;
+            eprintln!("enforced: {place} of {total}, {}", run.key);
+            stands.push((*run, Stand::up(bench, run).await));
         }
-        rate = run.key.rate;
-        let key = run.key;
-        eprintln!("enforced: {} of {total}, {key}", place + 1);
-        let bench = Rc::clone(bench);
-        running.spawn_local(async move { (key, measure(&bench, run).await) });
-    }
-    while let Some(done) = running.join_next().await {
-        collect(Some(done), &mut results);
+        let mut running = JoinSet::new();
+        let (begin, apart) = (clock::now(), 1_000_000_000 / group.len() as u64);
+        for (nth, (run, stand)) in stands.into_iter().enumerate() {
+            // Windows of one second that begin at once would all send their bursts at once.
+            let at = begin + apart * nth as u64;
+            running.spawn_local(async move {
+                let measured = async {
+                    let stand = stand?;
+                    Timer::new()?.sleep_until(at).await?;
+                    stand.measure(run).await
+                };
+                (run.key, measured.await)
+            });
+        }
+        while let Some(done) = running.join_next().await {
+            collect(done, &mut results);
+        }
     }
     results
 }
 
 type Done = std::result::Result<(Key, Result<Figures>), tokio::task::JoinError>;
 
-fn collect(done: Option<Done>, results: &mut Results) {
-    let Some(Ok((key, figures))) = done else {
+fn collect(done: Done, results: &mut Results) {
+    let Ok((key, figures)) = done else {
         return;
     };
     match &figures {
@@ -222,44 +240,59 @@ fn collect(done: Option<Done>, results: &mut Results) {
     results.insert(key, merged);
 }
 
-async fn measure(bench: &Bench, run: Run) -> Result<Figures> {
-    let Key {
-        rate,
-        scenario,
-        condition,
-        ..
-    } = run.key;
-    let origin = Origin::under(bench, &scenario.policy(rate), run.circumstances).await?;
-    let peer = Peer::start(bench, &run.contender, origin.addr).await?;
-    let tally = Closed {
-        addr: peer.addr,
-        connections: scenario.callers(rate, condition),
-        requests: u32::MAX,
-        limit: Duration::from_secs(u64::from(run.seconds)),
-    }
-    .run()
-    .await;
-    // Both are new: what they waited before the load began is next to nothing.
-    let starved = peer.starved_seconds().max(origin.starved_seconds()) / f64::from(run.seconds);
-    let arrivals = origin.arrivals().await?.until(tally.ended);
+/// An upstream with a peer in front, both up and not loaded yet.
+struct Stand {
+    origin: Origin,
+    peer: Peer,
+}
 
-    let evenly = run.contender.program == Program::Nginx;
-    let delay = run.circumstances.mean_delay(arrivals.0.len());
-    let (width, _) = scenario.window(rate);
-    let fit = arrivals
-        .fit(scenario.ideal(rate, delay, evenly), tally.ended)
-        .ok_or("less than one window was accepted")?;
-    Ok(Figures {
-        arrived: arrivals.0.len(),
-        refused: arrivals.refused(),
-        not_200: tally.failed,
-        utilization: fit.utilization,
-        fullest: arrivals.worst_window(width),
-        deviation_p50: fit.deviation_p50,
-        deviation_p99: fit.deviation_p99,
-        longest_pause: arrivals.longest_pause(),
-        starved,
-    })
+impl Stand {
+    async fn up(bench: &Bench, run: &Run) -> Result<Self> {
+        let policy = run.key.scenario.policy(run.key.rate);
+        let origin = Origin::under(bench, &policy, run.circumstances).await?;
+        let peer = Peer::start(bench, &run.contender, origin.addr).await?;
+        Ok(Self { origin, peer })
+    }
+
+    async fn measure(self, run: Run) -> Result<Figures> {
+        let Self { origin, peer } = self;
+        let Key {
+            rate,
+            scenario,
+            condition,
+            ..
+        } = run.key;
+        let waited = || peer.starved_seconds().max(origin.starved_seconds());
+        let before = waited();
+        let tally = Closed {
+            addr: peer.addr,
+            connections: scenario.callers(rate, condition),
+            requests: u32::MAX,
+            limit: Duration::from_secs(u64::from(run.seconds)),
+        }
+        .run()
+        .await;
+        let starved = (waited() - before).max(0.0) / f64::from(run.seconds);
+        let arrivals = origin.arrivals().await?.until(tally.ended);
+
+        let evenly = run.contender.program == Program::Nginx;
+        let delay = run.circumstances.mean_delay(arrivals.0.len());
+        let (width, _) = scenario.window(rate);
+        let fit = arrivals
+            .fit(scenario.ideal(rate, delay, evenly), tally.ended)
+            .ok_or("less than one window was accepted")?;
+        Ok(Figures {
+            arrived: arrivals.0.len(),
+            refused: arrivals.refused(),
+            not_200: tally.failed,
+            utilization: fit.utilization,
+            fullest: arrivals.worst_window(width),
+            deviation_p50: fit.deviation_p50,
+            deviation_p99: fit.deviation_p99,
+            longest_pause: arrivals.longest_pause(),
+            starved,
+        })
+    }
 }
 
 /// A row per upstream and rate, a column per condition.
@@ -317,8 +350,8 @@ fn show_ours(results: &Results, table: &mut Table) {
 }
 
 /// A row per peer and upstream, a column per rate.
-fn show_others(results: &Results, seconds: u32) -> Table {
-    let title = format!("The others at the same upstreams: saturated, {seconds} s");
+fn show_others(results: &Results, how: &str) -> Table {
+    let title = format!("The others at the same upstreams: {how}");
     let mut table = Table::new(title, "upstream");
     let mut rows: BTreeMap<(&str, Scenario), BTreeMap<u32, Vec<String>>> = BTreeMap::new();
     for (key, figures) in results.iter().filter(|(key, _)| key.peer != PACEGATE) {
@@ -411,6 +444,31 @@ mod tests {
         assert_eq!(of("until_ready"), 2 * (7 * 2));
         let keys: std::collections::BTreeSet<Key> = runs.iter().map(|run| run.key).collect();
         assert_eq!(keys.len(), runs.len(), "each is measured once");
+    }
+
+    #[test]
+    fn only_low_rates_share_the_machine_and_never_with_other_rates() {
+        let args = EnforcedArgs {
+            policies: Vec::new(),
+            rates: vec![10, 100, 1000, 10_000],
+            conditions: Vec::new(),
+            seed: 1,
+        };
+        let runs = planned(&args, &CONTENDERS, 60);
+        let mut sizes: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for group in groups(&runs) {
+            let rate = group[0].key.rate;
+            assert!(group.iter().all(|run| run.key.rate == rate));
+            sizes.entry(rate).or_default().push(group.len());
+        }
+        assert_eq!(sizes[&10], [58]);
+        assert_eq!(sizes[&100][..9], [6; 9]);
+        assert_eq!(sizes[&1000], [1; 58]);
+        assert_eq!(sizes[&10_000], [1; 58]);
+        assert_eq!(
+            at_a_time(&[10, 100, 1000]),
+            "10/s 64 at a time, 100/s 6 at a time, 1000/s alone"
+        );
     }
 
     #[test]

@@ -107,7 +107,7 @@ fn admin(text: &str) -> Result<Listen, Fault> {
 }
 
 /// Reads an address; `port` is the one to suggest.
-fn parse(text: &str, port: u16) -> Result<Listen, Fault> {
+pub(super) fn parse(text: &str, port: u16) -> Result<Listen, Fault> {
     if text == "systemd" {
         return Ok(Listen::Systemd);
     }

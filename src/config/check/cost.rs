@@ -123,7 +123,7 @@ fn payable(cost: NonZeroU32, smallest: Option<(&Limit, NonZeroU32)>) -> Result<(
 }
 
 /// A method is a token, and its case matters (RFC 9110, section 9.1).
-fn method(text: &str) -> Result<String, Fault> {
+pub(super) fn method(text: &str) -> Result<String, Fault> {
     let meant = METHODS
         .into_iter()
         .find(|known| text.eq_ignore_ascii_case(known));
@@ -139,7 +139,7 @@ fn method(text: &str) -> Result<String, Fault> {
 }
 
 /// A path whose segments are literal, `*`, or at its end `**`.
-fn pattern(text: &str) -> Result<String, Fault> {
+pub(super) fn pattern(text: &str) -> Result<String, Fault> {
     let wrong = |what: &str| Err(Fault::new(format!("{} {what}", quote(text))));
     let Some(segments) = text.strip_prefix('/') else {
         return wrong("does not start with `/`");

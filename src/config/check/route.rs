@@ -101,7 +101,7 @@ fn text(
     }
 }
 
-fn request_host(text: &str) -> Result<String, Fault> {
+pub(super) fn request_host(text: &str) -> Result<String, Fault> {
     if let Some((host, port)) = text.rsplit_once(':')
         && port.parse::<u16>().is_ok()
         && let Ok(host) = host::parse(host)
@@ -112,21 +112,19 @@ fn request_host(text: &str) -> Result<String, Fault> {
     host::parse(text)
 }
 
-fn prefix(text: &str) -> Result<String, Fault> {
+pub(super) fn prefix(text: &str) -> Result<String, Fault> {
     let wrong = |what: &str| Fault::new(format!("{} {what}", quote(text)));
+    let good = |text: String| Some(text).filter(|text| prefix(text).is_ok());
     if text == "/" {
         return Err(wrong("takes every path, expected a longer one")
             .hint("leave `prefix` out to take every path"));
     }
     if !text.starts_with('/') {
-        return Err(
-            wrong("does not start with `/`").meant(is_path(text).then(|| format!("/{text}")))
-        );
+        return Err(wrong("does not start with `/`").meant(good(format!("/{text}"))));
     }
     if text.ends_with('/') {
-        let near = text.trim_end_matches('/');
-        return Err(wrong("ends with `/`, expected no slash at the end")
-            .meant((!near.is_empty()).then_some(near)));
+        let near = good(text.trim_end_matches('/').to_owned());
+        return Err(wrong("ends with `/`, expected no slash at the end").meant(near));
     }
     if !is_path(text) {
         return Err(wrong(

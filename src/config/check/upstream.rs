@@ -14,7 +14,7 @@ use toml::Spanned;
 
 use super::route::{self, Claim};
 use super::{
-    KIB, MIB, Places, bytes, choice, cooldown, cost, count, dialect, header, in_memory, limit,
+    KIB, MIB, Places, bytes, choice, cooldown, cost, count, dialect, header, in_memory, key, limit,
     seconds, size_of_count, time, tls, url,
 };
 use crate::config::fault::{Fault, quote};
@@ -160,6 +160,9 @@ fn one(
     let forwarded = choice(table.forwarded.as_ref(), &FORWARDED, report);
     let tls = tls::check(&table.tls, path, places, report);
     let headers = header::all(&table.headers, places, report);
+    if let (Some(written), Some(forwarded)) = (&table.limits, forwarded) {
+        key::all(written, &table.headers, forwarded, report);
+    }
     Some(Upstream {
         name: scope.name.get_ref().clone(),
         url: url?,

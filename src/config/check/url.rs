@@ -21,7 +21,8 @@ pub(super) fn parse(text: &str) -> Result<Url, Fault> {
         return Err(fault.hint("send them as a header: authorization = { file = \"...\" }"));
     }
     if !matches!(tail, "" | "/") {
-        let near = text.strip_suffix(tail).filter(|_| !tail.contains('@'));
+        let near = text.strip_suffix(tail).filter(|near| parse(near).is_ok());
+        let near = near.filter(|_| !tail.contains('@'));
         let fault = format!(
             "{} goes on after the host, expected nothing there",
             quote(text)
@@ -53,9 +54,8 @@ fn scheme(text: &str) -> Result<(bool, &str), Fault> {
             "{} is not a URL, expected one such as `https://api.example.com`",
             quote(text)
         ));
-        let host = text.split(':').next().unwrap_or_default();
-        let is_host = !text.contains('@') && host::parse(host).is_ok();
-        return Err(fault.meant(is_host.then(|| format!("https://{text}"))));
+        let meant = format!("https://{text}");
+        return Err(fault.meant(Some(meant).filter(|meant| parse(meant).is_ok())));
     };
     match scheme.to_ascii_lowercase().as_str() {
         "https" => Ok((true, rest)),

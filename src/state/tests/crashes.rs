@@ -35,12 +35,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// Killed and started again at random, with pauses, with limits that change
-    /// and stay, and however requests are delayed on their way: no window at the
-    /// upstream ever holds more than the limit under which its last one started.
+    /// and stay, however requests are delayed on their way and the clock is set:
+    /// no window at the upstream ever holds more than the limit under which its
+    /// last one started.
     #[test]
     fn no_limit_is_ever_exceeded_over_crashes_and_restarts(
         runs in prop::collection::vec(
-            ((1u32..12, 100u64..2000), prop::bool::ANY, 0u64..1500, prop::collection::vec((0u64..80, 0u64..60, prop::bool::ANY), 0..30)),
+            ((1u32..12, 100u64..2000), prop::bool::ANY, 0u64..1500, prop::collection::vec((0u64..80, 0u64..60, prop::bool::ANY), 0..30), 0u64..3),
             2..7,
         ),
         quick in prop::bool::ANY,
@@ -48,14 +49,14 @@ proptest! {
         let mut world = World::new();
         let mut seen: Vec<Seen> = Vec::new();
         let mut limits: Vec<(u32, Duration)> = Vec::new();
-        for (nth, ((count, period), same, pause, starts)) in runs.into_iter().enumerate() {
+        for (nth, ((count, period), same, pause, starts, day)) in runs.into_iter().enumerate() {
             // Quick ones are reserved several at a time.
             let count = if quick { count * 10 } else { count };
             let next = (count, Duration::from_millis(if quick { period / 4 + 50 } else { period }));
             limits.push(limits.last().copied().filter(|_| same).unwrap_or(next));
             let (count, period) = limits[nth];
             let settings = upstream(&format!("\"{count}/{}ms\"", period.as_millis()));
-            let mut run = if nth == 0 { world.first(&settings) } else { world.run(&settings) };
+            let mut run = world.run(&settings);
             for (way, gap, tend) in starts {
                 let start = world.take(&mut run, &Charge::ONE);
                 seen.push((start, start + Duration::from_millis(way), nth));
@@ -64,6 +65,10 @@ proptest! {
                     run.journal.tend(world.clock());
                 }
             }
+            // Somebody sets the clock, and the program is killed before it knows.
+            world.stepped = Duration::from_secs(day * 86_400);
+            let (way, start) = (Duration::from_millis(pause % 80), world.take(&mut run, &Charge::ONE));
+            seen.push((start, start + way, nth));
             drop(run);
             world.now += Duration::from_millis(pause);
         }

@@ -1,0 +1,346 @@
+//! Limits that change, and keys that come and go.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::Per;
+
+const GUARD: Duration = Duration::from_millis(80);
+const TRIP: Duration = Duration::from_millis(5);
+
+fn kind(number: usize) -> Per {
+    Per::Segment(std::num::NonZeroUsize::new(number).unwrap())
+}
+
+/// `count` per second for each key of that kind, or for the lane.
+fn of(per: Option<Per>, count: u32, counts: Counts) -> config::Limit {
+    config::Limit {
+        per,
+        counts,
+        ..limit(count, SECOND, count, true)
+    }
+}
+
+fn keyed(count: u32) -> config::Limit {
+    of(Some(kind(1)), count, Counts::Cost)
+}
+
+fn charge(cost: u32, keys: &[u64]) -> Charge {
+    Charge {
+        cost: NonZeroU32::new(cost).unwrap(),
+        keys: Some(keys).filter(|keys| !keys.is_empty()).map(Into::into),
+    }
+}
+
+fn rig(limits: &[config::Limit], max_keys: usize) -> Rig {
+    let mut rig = Rig::new(&[], GUARD);
+    let mut settings = priced(limits);
+    settings.max_keys = std::num::NonZeroUsize::new(max_keys).unwrap();
+    rig.limits = Limits::new(&settings, rig.start);
+    rig
+}
+
+/// An upstream with these limits, where requests cost up to 5 if any counts that.
+fn priced(limits: &[config::Limit]) -> config::Upstream {
+    let mut settings = settings(limits, GUARD);
+    if limits.iter().any(|limit| limit.counts == Counts::Cost) {
+        settings.costs = vec![config::CostRule::Fixed {
+            method: None,
+            path: None,
+            cost: NonZeroU32::new(5).unwrap(),
+        }];
+    }
+    settings
+}
+
+impl Rig {
+    fn reload(&mut self, limits: &[config::Limit]) {
+        self.limits.reconfigure(&priced(limits), self.now);
+    }
+
+    fn may_start(&mut self, charge: &Charge) -> bool {
+        self.limits.ready(charge, self.now).is_ok()
+    }
+}
+
+/// A preset's points were forgotten by a reload: its longest limit counts
+/// requests, and each of those was taken for one point.
+#[test]
+fn a_limit_that_changes_counts_what_was_spent_as_it_counts_itself() {
+    let requests = of(None, 100, Counts::Requests);
+    let mut rig = rig(&[requests.clone(), of(None, 50, Counts::Cost)], 1);
+    for _ in 0..9 {
+        rig.start_for(cost(5), Some(TRIP));
+    }
+    rig.advance(rig.now + TRIP);
+    rig.reload(&[requests.clone(), of(None, 49, Counts::Cost)]);
+    assert!(rig.may_start(&cost(4)));
+    assert!(!rig.may_start(&cost(5)));
+    // Where nobody counted points, each request may have cost the most.
+    rig.reload(&[requests]);
+    rig.reload(&[of(None, 49, Counts::Cost)]);
+    assert!(rig.may_start(&cost(4)));
+    assert!(!rig.may_start(&cost(5)));
+}
+
+/// Requests that came at once are one entry of the log, and counted as one.
+#[test]
+fn requests_are_counted_where_only_their_costs_are_known() {
+    let mut rig = rig(&[of(None, 10, Counts::Cost)], 1);
+    for _ in 0..8 {
+        rig.start_for(cost(1), Some(TRIP));
+    }
+    rig.advance(rig.now + TRIP);
+    rig.reload(&[of(None, 9, Counts::Requests)]);
+    rig.start_for(cost(1), Some(TRIP));
+    assert!(!rig.may_start(&cost(1)));
+}
+
+#[test]
+fn limits_that_are_told_apart_otherwise_count_what_all_have_spent() {
+    let lane = of(None, 10, Counts::Cost);
+    for (before, after) in [
+        (lane.clone(), keyed(10)),
+        (keyed(10), lane),
+        (keyed(10), of(Some(kind(2)), 10, Counts::Cost)),
+    ] {
+        let mut rig = rig(&[before], 100);
+        for nth in 0..8 {
+            rig.start_for(charge(1, &[nth % 4 + 1]), Some(TRIP));
+        }
+        rig.advance(rig.now + TRIP);
+        // One more is on its way.
+        rig.start_for(charge(1, &[1]), Some(SECOND));
+        rig.reload(std::slice::from_ref(&after));
+        assert!(rig.may_start(&charge(1, &[7])), "{after:?}");
+        rig.start_for(charge(1, &[7]), Some(TRIP));
+        assert!(!rig.may_start(&charge(1, &[7])), "{after:?}");
+        rig.advance(rig.now + SECOND * 3);
+        assert!(rig.may_start(&charge(1, &[9])), "{after:?}");
+    }
+}
+
+/// A key whose requests were refused or failed, and that never came again, kept
+/// its place for good; in the end all other keys shared one.
+#[test]
+fn keys_that_never_come_again_make_room_for_others() {
+    for end in [End::Refused(None, &[]), End::Failed] {
+        let mut rig = rig(&[keyed(1)], 3);
+        for key in 1..=3 {
+            let turn = rig.take(charge(1, &[key]));
+            rig.close(turn, end);
+        }
+        // While it matters they are told apart, others are not.
+        rig.start_for(charge(1, &[4]), Some(TRIP));
+        assert!(!rig.may_start(&charge(1, &[5])));
+        rig.advance(rig.now + SECOND * 3600);
+        for key in 4..=6 {
+            rig.start_for(charge(1, &[key]), Some(TRIP));
+        }
+        assert!(rig.now - rig.start < SECOND * 3601, "they share one");
+    }
+}
+
+/// Once there had been too many keys, every key that came again joined those that
+/// are not told apart, and kept them from being forgotten: under load all keys
+/// shared one limit for good.
+#[test]
+fn keys_are_told_apart_again_under_load_when_there_is_room() {
+    let mut rig = rig(&[keyed(10)], 20);
+    for key in 1..=40 {
+        rig.start_for(charge(1, &[key]), Some(TRIP));
+    }
+    // Ten keys with five requests a second each, half of what each may.
+    let mut starts = Vec::new();
+    let begin = rig.now;
+    for nth in 0..500 {
+        starts.push(rig.start_for(charge(1, &[nth % 10 + 31]), Some(TRIP)));
+        let due = begin + SECOND / 50 * (nth as u32 + 1);
+        rig.advance(rig.now.max(due));
+    }
+    let late = rig.now - begin;
+    assert!(late < SECOND * 13, "{late:?}");
+}
+
+/// The probe of a key was on its way when a reload changed the kinds of keys: its
+/// answer was nobody's, and the key waited for it for ever.
+#[test]
+fn a_probe_that_a_reload_makes_nobodys_is_made_again() {
+    let mut rig = rig(&[keyed(10)], 10);
+    let refused = rig.take(charge(1, &[1]));
+    rig.close(refused, End::Refused(Some(SECOND), &[]));
+    let probe = rig.take(charge(1, &[1]));
+    rig.reload(&[keyed(10), of(Some(kind(2)), 10, Counts::Cost)]);
+    rig.close(probe, End::Answered(&[]));
+    rig.advance(rig.now + SECOND * 5);
+    let probe = rig.take(charge(1, &[1, 1]));
+    assert!(!rig.may_start(&charge(1, &[1, 1])), "one probe at a time");
+    rig.close(probe, End::Answered(&[]));
+    rig.advance(rig.now + SECOND * 5);
+    assert!(rig.may_start(&charge(1, &[1, 1])));
+    assert!(rig.now - rig.start < SECOND * 30);
+}
+
+/// After a restart that knows only a part, a key that is known by that part had
+/// its whole limit, and so had others once there were too many.
+#[test]
+fn what_is_not_known_counts_for_keys_of_which_a_part_is_known() {
+    for max_keys in [10, 1] {
+        let mut rig = rig(&[keyed(3)], max_keys);
+        let lost = rig.now;
+        rig.now += SECOND / 4;
+        let until = rig.limits.spent_all(lost);
+        for key in 1..=2 {
+            let at = lost + SECOND / 8;
+            rig.limits.spent(&charge(1, &[key]), NonZeroU32::MIN, at);
+        }
+        for key in 1..=3 {
+            let held = rig.limits.ready(&charge(1, &[key]), rig.now);
+            assert!(held.is_err_and(|held| held.until >= until), "{key}");
+        }
+    }
+}
+
+/// Settings at random: of the lane and of each of two kinds, a count and what it
+/// counts, if there is such a limit; without any nothing is remembered.
+fn some_settings() -> impl Strategy<Value = Vec<config::Limit>> {
+    let one = || prop::option::of((3u32..12, prop::bool::ANY));
+    let some = (one(), one(), one(), prop::bool::ANY).prop_map(|(lane, first, second, swapped)| {
+        let limits = [
+            (None, lane),
+            (Some(kind(1)), first),
+            (Some(kind(2)), second),
+        ];
+        let limits = limits.into_iter().filter_map(|(per, limit)| {
+            let (count, requests) = limit?;
+            let counts = if requests {
+                Counts::Requests
+            } else {
+                Counts::Cost
+            };
+            Some(of(per, count, counts))
+        });
+        let mut limits: Vec<_> = limits.collect();
+        if swapped {
+            limits.reverse();
+        }
+        limits
+    });
+    some.prop_filter("without limits", |limits| !limits.is_empty())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// However keys come, go, share a place and are refused: each holds its
+    /// limit, none starts before its own pause is over, and none waits for ever.
+    #[test]
+    fn no_key_starts_in_its_pause_or_beyond_its_limit_however_many_come_and_go(
+        count in 1u32..4, max_keys in 1usize..5,
+        trips in prop::collection::vec((1u64..9, 0u8..6, 0u64..80, 0u64..2000, 0u64..400), 20..100),
+    ) {
+        let limit = keyed(count);
+        let mut rig = rig(std::slice::from_ref(&limit), max_keys);
+        let mut counted: Vec<(u64, Duration)> = Vec::new();
+        let mut paused: std::collections::HashMap<u64, Instant> = std::collections::HashMap::new();
+        for (key, end, way, asked, pause) in trips {
+            let way = Duration::from_millis(way);
+            let turn = rig.take(charge(1, &[key]));
+            prop_assert!(paused.get(&key).is_none_or(|until| rig.now >= *until), "{key} in its pause");
+            let start = rig.now - rig.start;
+            match end {
+                0 => {
+                    // A refusal comes with the count itself.
+                    let asked = Duration::from_millis(asked + 1);
+                    let until = rig.close(turn, End::Refused(Some(asked), &[])).cooldown;
+                    prop_assert!(until.is_some_and(|until| until >= rig.now + asked));
+                    paused.insert(key, rig.now + asked);
+                    counted.push((key, start));
+                }
+                1 => {
+                    rig.close(turn, End::Failed);
+                    counted.push((key, start + way));
+                }
+                _ => {
+                    let answer = rig.now + way + TRIP;
+                    rig.answers.push_back((answer, turn));
+                    rig.answers.make_contiguous().sort_by_key(|(at, _)| *at);
+                    counted.push((key, start + way));
+                }
+            }
+            let later = rig.now + Duration::from_millis(pause);
+            rig.advance(later);
+        }
+        for key in 1..9 {
+            let own = counted.iter().filter(|(of, _)| *of == key);
+            let own: Vec<_> = own.map(|(_, at)| (*at, 1)).collect();
+            prop_assert!(worst(&own, SECOND.mul_f64(1.001)) <= count, "{}: {:?}", key, own);
+        }
+    }
+
+    /// Whatever limits take each other's place, by whatever they tell requests
+    /// apart and count: no window of the limits that hold when a request starts
+    /// has more than they say, what was sent before them included.
+    #[test]
+    fn no_reload_lets_more_through_than_the_limits_that_hold_then(
+        phases in prop::collection::vec(
+            (some_settings(), prop::collection::vec((1u32..4, 1u64..4, 1u64..4, 0u64..80, 0u64..150, 0u64..100), 1..15)),
+            2..5,
+        ),
+        max_keys in 1usize..6,
+    ) {
+        let first = &phases[0].0;
+        let mut rig = rig(first, max_keys);
+        let mut counted: Vec<(Duration, u32, [u64; 2])> = Vec::new();
+        for (nth, (limits, trips)) in phases.iter().enumerate() {
+            let mut settings = priced(limits);
+            settings.max_keys = std::num::NonZeroUsize::new(max_keys).unwrap();
+            if nth > 0 {
+                rig.limits.reconfigure(&settings, rig.now);
+            }
+            for (cost, one, two, way, more, pause) in trips {
+                let (way, pause) = (Duration::from_millis(*way), Duration::from_millis(*pause));
+                let trip = way + Duration::from_millis(*more);
+                // Where nothing counts costs there are none.
+                let cost = (*cost).min(settings.most_cost().get()).min(settings.dearest().get());
+                let keys: Vec<u64> = settings.kinds().iter().map(|per| match per {
+                    Per::Segment(number) if number.get() == 1 => *one,
+                    _ => *two,
+                }).collect();
+                let start = rig.start_for(charge(cost, &keys), Some(trip));
+                counted.push((start + way, cost, [*one, *two]));
+                let (at, ..) = *counted.last().unwrap();
+                for limit in limits {
+                    // On a clock that is as slow as is allowed for.
+                    let period = limit.period.mul_f64(1.001);
+                    let same = |keys: &[u64; 2]| match &limit.per {
+                        None => true,
+                        Some(Per::Segment(number)) => {
+                            let kind = number.get() - 1;
+                            keys[kind] == [*one, *two][kind]
+                        }
+                        Some(_) => false,
+                    };
+                    // The window that ends with this one, and those that it is in.
+                    for (from, ..) in &counted {
+                        let window = *from..*from + period;
+                        if !window.contains(&at) {
+                            continue;
+                        }
+                        let within = counted.iter().filter(|(at, _, keys)| window.contains(at) && same(keys));
+                        let sum: u32 = within.map(|(_, cost, _)| match limit.counts {
+                            Counts::Requests => 1,
+                            Counts::Cost => *cost,
+                        }).sum();
+                        prop_assert!(
+                            sum <= limit.count.get(),
+                            "{} in phase {} by {:?}: {:?}", sum, nth, limit, counted
+                        );
+                    }
+                }
+                let later = rig.now + pause;
+                rig.advance(later);
+            }
+        }
+    }
+}
