@@ -16,6 +16,7 @@ use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
 
 use crate::config::{self, Forwarded};
+use crate::http::interim::Asker;
 use crate::http::{answer, head, upgrade};
 use crate::lane::{Lane, Passage};
 use crate::metrics::Cells;
@@ -65,11 +66,13 @@ impl Proxy {
         }
     }
 
-    /// Answers one request. `caller` is the address it came from, if it has one.
+    /// Answers one request. `caller` is the address it came from, if it has one;
+    /// interim answers go to `asker`.
     pub(crate) async fn handle(
         &self,
         request: Request<Incoming>,
         caller: Option<IpAddr>,
+        asker: Option<Asker>,
     ) -> Response<AnswerBody> {
         let (mut head, body) = request.into_parts();
         let (version, has_body) = (head.version, !body.is_end_stream());
@@ -89,7 +92,10 @@ impl Proxy {
         let offered = protocols.map(|protocols| route.lane.offer_upgrade(&mut head, protocols));
         let reply = match offered {
             Some(Err(outcome)) => Err(route.lane.refuse(charge.clone(), outcome, note)),
-            Some(Ok(())) | None => route.lane.call(head, body, charge.clone(), note).await,
+            Some(Ok(())) | None => {
+                let call = route.lane.call(head, body, charge.clone(), note, asker);
+                call.await
+            }
         };
         match reply {
             Ok(mut response) => {

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::http::body::Upload;
+use crate::http::interim::Asker;
 use crate::http::response;
 #[cfg(test)]
 pub(crate) use connect::fake;
@@ -28,6 +29,7 @@ use wire::{Mark, Traffic};
 
 mod connect;
 mod failure;
+mod interim;
 mod pool;
 mod tls;
 mod wire;
@@ -95,7 +97,8 @@ impl Drop for Streams {
 
 impl Connection {
     /// Sends `request`, whose target is a path and query; the future waits for
-    /// the response head. `origin` is the upstream's scheme and authority.
+    /// the response head. `origin` is the upstream's scheme and authority; interim
+    /// answers of HTTP/1.1 go to `asker`.
     ///
     /// # Errors
     ///
@@ -105,13 +108,14 @@ impl Connection {
         &mut self,
         mut request: Request<Upload>,
         origin: &Origin,
+        asker: Option<Asker>,
     ) -> impl Future<Output = Result<Response<Incoming>, Box<SendError>>> + Send + use<> {
         self.used = Some(Instant::now());
         // Not one async fn: its future would hold the request several times over.
         let sent = match &mut self.protocol {
             Protocol::Http1(sender, traffic, _) => {
                 origin.address_http1(&mut request);
-                let mark = traffic.mark();
+                let mark = traffic.begin(asker);
                 Ok((sender.try_send_request(request), mark))
             }
             Protocol::Http2(sender, _) => {

@@ -12,6 +12,7 @@ use ::http::StatusCode;
 use tokio::time::Instant;
 
 use super::Core;
+use crate::http::interim::Asker;
 use crate::metrics::{Again, Phase};
 use crate::outcome::Outcome;
 use crate::pacing::Charge;
@@ -27,6 +28,8 @@ pub(super) struct Account {
     /// Turns that came to nothing.
     failures: u32,
     charge: Charge,
+    /// Who hears interim answers.
+    asker: Option<Asker>,
     line: Option<Box<Line>>,
 }
 
@@ -63,8 +66,15 @@ impl Account {
             started: now,
             failures: 0,
             charge,
+            asker: None,
             line: line.map(Box::new),
         }
+    }
+
+    /// Interim answers go to `asker`.
+    pub(super) fn of(mut self, asker: Option<Asker>) -> Self {
+        self.asker = asker;
+        self
     }
 
     /// The request has a place in the queue.
@@ -125,6 +135,11 @@ impl Account {
     /// What its turn costs.
     pub(super) fn charge(&self) -> &Charge {
         &self.charge
+    }
+
+    /// Who hears interim answers.
+    pub(super) fn asker(&self) -> Option<Asker> {
+        self.asker
     }
 
     /// When it was taken in hand.

@@ -23,6 +23,7 @@ use super::worker;
 use super::{Core, Lane, Reply, Shared};
 use crate::config::WhenFull;
 use crate::http::body::{Bounds, Upload, UploadError};
+use crate::http::interim::Asker;
 use crate::outcome::Outcome;
 use crate::pacing::Charge;
 
@@ -46,14 +47,16 @@ enum Step<'a> {
 impl Lane {
     /// Takes charge of a request until its response head is there.
     /// `note` names the request in the log; `None` where it is not logged.
+    /// Interim answers go to `asker`.
     pub(crate) fn call<'a>(
         &'a self,
         head: request::Parts,
         body: Incoming,
         charge: Charge,
         note: Option<String>,
+        asker: Option<Asker>,
     ) -> impl Future<Output = Reply> + Send + 'a {
-        let account = Account::new(&self.0, charge, note);
+        let account = Account::new(&self.0, charge, note).of(asker);
         let step = match body.is_end_stream() {
             true => self.begin(Request::from_parts(head, Upload::default()), account, None),
             false => Step::Read(Box::new((head, body, account))),

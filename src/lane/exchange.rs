@@ -67,7 +67,7 @@ pub(super) fn run(
     let spare = spare(&request, lease.may_be_closing());
     let offer = request.extensions().get::<Offer>().cloned();
     let silence = silence(shared, &account, request.body().pieces());
-    let sent = lease.send(request);
+    let sent = lease.send(request, account.asker());
     let spare = (spare, offer);
     finish(shared, lease, turn, sent, silence, spare, account)
 }

@@ -16,6 +16,7 @@ use super::tunnel;
 use super::worker::hire;
 use super::{Core, Shared};
 use crate::http::body::Upload;
+use crate::http::interim::Asker;
 use crate::upstream::{Connection, SendError};
 
 /// One of the `max_in_flight` slots.
@@ -71,6 +72,7 @@ impl Lease {
     pub(super) fn send(
         &mut self,
         request: Request<Upload>,
+        asker: Option<Asker>,
     ) -> impl Future<Output = Result<Response<Incoming>, Box<SendError>>> + Send + use<> {
         let connection = self.connection.as_mut();
         let connection = connection.expect("a lease has its connection until it is finished");
@@ -78,8 +80,9 @@ impl Lease {
             true => Err(Box::pin(tunnel::send_apart(
                 Arc::clone(&self.core),
                 request,
+                asker,
             ))),
-            false => Ok(connection.send(request, self.link.dialer.origin())),
+            false => Ok(connection.send(request, self.link.dialer.origin(), asker)),
         };
         async move {
             match sent {

@@ -27,6 +27,7 @@ use super::account::Account;
 use super::lease::Lease;
 use super::{Core, Lane, Shared};
 use crate::http::body::Upload;
+use crate::http::interim::Asker;
 use crate::http::upgrade;
 use crate::outcome::Outcome;
 use crate::upstream::SendError;
@@ -144,12 +145,13 @@ impl Offer {
 pub(super) async fn send_apart(
     core: Arc<Core>,
     request: Request<Upload>,
+    asker: Option<Asker>,
 ) -> Result<Response<Incoming>, Box<SendError>> {
     let dialer = core.shared.dialer.load_full();
     match dialer.connect_http1().await {
         Ok((mut connection, driver)) => {
             core.runtime.spawn(driver);
-            let answered = connection.send(request, dialer.origin()).await;
+            let answered = connection.send(request, dialer.origin(), asker).await;
             connection.let_go();
             answered
         }

@@ -15,6 +15,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::interim::Inbox;
 use crate::outcome::Fault;
 
 /// Not idle.
@@ -38,6 +39,8 @@ pub(super) struct Activity {
     refusal: OnceLock<(u64, Fault)>,
     unwanted: AtomicBool,
     bell: Notify,
+    /// Interim answers to its last request.
+    pub(super) inbox: Inbox,
 }
 
 /// A request that is under way, as long as this lives.
@@ -62,6 +65,7 @@ impl Activity {
             refusal: OnceLock::new(),
             unwanted: AtomicBool::new(false),
             bell: Notify::new(),
+            inbox: Inbox::default(),
         }
     }
 
@@ -70,6 +74,12 @@ impl Activity {
         let number = self.begun.fetch_add(1, Ordering::Relaxed);
         self.idle_since.store(BUSY, Ordering::Relaxed);
         (number, Underway(Arc::clone(self)))
+    }
+
+    /// An interim answer came for request `number`.
+    pub(super) fn hear(&self, number: u64, head: &[u8]) {
+        let begun = self.begun.load(Ordering::Relaxed);
+        self.inbox.put(number, begun, head);
     }
 
     /// A head has begun to come: it has a time of its own.

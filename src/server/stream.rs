@@ -7,7 +7,8 @@
 //! so the refusal is one of our own answers, counted, and comes after those of
 //! earlier requests. A body that turns out to be malformed ends in an error.
 //!
-//! What is written fails when the caller takes nothing of it for too long. When
+//! Interim answers are written between hyper's own messages (`interim`). What is
+//! written fails when the caller takes nothing of it for too long. When
 //! the connection is closed while the caller still sends, what it sends is thrown
 //! away for a while: a reset would overtake the answer.
 
@@ -23,6 +24,7 @@ use tokio::time::{Sleep, sleep};
 use super::activity::Activity;
 use super::ending::{Ending, Reset};
 use super::framing::{Bounds, Framing, Rest};
+use super::interim::Gap;
 use super::linger::Linger;
 use super::sniff::Sniffed;
 use crate::config;
@@ -62,6 +64,7 @@ pub(super) struct Stream<T: Reset> {
     waste: usize,
     /// The task that waits for the answer to an upgrade.
     waker: Option<Waker>,
+    gap: Gap,
     stall: Stall,
     linger: Option<Linger>,
 }
@@ -116,6 +119,7 @@ impl<T: Reset> Stream<T> {
             deadline: None,
             waste: 0,
             waker: None,
+            gap: Gap::default(),
             stall: Stall::new(settings.stall_timeout),
             linger: None,
         }
@@ -348,7 +352,14 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> AsyncWrite for Stream<T> {
         cx: &mut Context<'_>,
         from: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, from);
+        let this = &mut *self;
+        let written = match this
+            .gap
+            .poll_write(cx, &this.activity.inbox, &mut this.stream)
+        {
+            Poll::Ready(Ok(())) => Pin::new(&mut this.stream).poll_write(cx, from),
+            other => other.map_ok(|()| 0),
+        };
         self.watch(cx, written)
     }
 
@@ -357,7 +368,14 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> AsyncWrite for Stream<T> {
         cx: &mut Context<'_>,
         from: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, from);
+        let this = &mut *self;
+        let written = match this
+            .gap
+            .poll_write(cx, &this.activity.inbox, &mut this.stream)
+        {
+            Poll::Ready(Ok(())) => Pin::new(&mut this.stream).poll_write_vectored(cx, from),
+            other => other.map_ok(|()| 0),
+        };
         self.watch(cx, written)
     }
 
@@ -366,7 +384,12 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> AsyncWrite for Stream<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let this = &mut *self;
+        ready!(
+            this.gap
+                .poll_flush(cx, &this.activity.inbox, &mut this.stream)
+        )?;
+        Pin::new(&mut this.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -22,10 +22,11 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service;
 
-use super::wire::Wire;
+use super::wire::{Traffic, Wire};
 use super::{Connection, Load, Origin, Protocol, Streams, tls};
 use crate::config::{self, Http2};
 use crate::http::body::Upload;
+use crate::http::interim::Audience;
 
 /// Between two pings on an idle HTTP/2 connection, so that a dead one is
 /// noticed before a request is sent on it.
@@ -49,6 +50,7 @@ pub(crate) struct Dialer {
     origin: Origin,
     http2: Http2,
     timeouts: config::Timeouts,
+    audience: Option<Arc<dyn Audience>>,
     #[cfg(test)]
     fake: Option<fake::Upstream>,
 }
@@ -101,9 +103,18 @@ impl Dialer {
             },
             http2: settings.connection.http2,
             timeouts: settings.timeouts.clone(),
+            audience: None,
             #[cfg(test)]
             fake: None,
         })
+    }
+
+    /// Interim answers go to `audience`.
+    pub(crate) fn heard_by(self, audience: Arc<dyn Audience>) -> Self {
+        Self {
+            audience: Some(audience),
+            ..self
+        }
     }
 
     /// Whether connections may turn out to be HTTP/2.
@@ -143,7 +154,7 @@ impl Dialer {
         if let Some(fake) = &self.fake {
             let accepted = fake.accept().await;
             let stream = accepted.map_err(|error| ConnectError::Tcp(error.into()))?;
-            return http1(stream, false).await;
+            return self.http1(stream, false).await;
         }
         let mut connector = self.connector.clone();
         let tcp = timeout(
@@ -157,7 +168,7 @@ impl Dialer {
         let tcp = tcp.into_inner();
         let Some(tls) = &self.tls else {
             return match version {
-                Http2::Off | Http2::Offered => http1(tcp, false).await,
+                Http2::Off | Http2::Offered => self.http1(tcp, false).await,
                 Http2::PriorKnowledge => http2(tcp, self.timeouts.tls).await,
             };
         };
@@ -168,16 +179,30 @@ impl Dialer {
         let (stream, is_http2) = handshake.map_err(ConnectError::Tls)?;
         match is_http2 {
             true => http2(stream, self.timeouts.tls).await,
-            false => http1(stream, true).await,
+            false => self.http1(stream, true).await,
         }
+    }
+
+    async fn http1<T>(
+        &self,
+        stream: T,
+        encrypted: bool,
+    ) -> Result<(Connection, Driver), ConnectError>
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (wire, traffic) = Wire::new(stream, encrypted, self.audience.clone());
+        http1(wire, traffic).await
     }
 }
 
-async fn http1<T>(stream: T, encrypted: bool) -> Result<(Connection, Driver), ConnectError>
+async fn http1<T>(
+    wire: Wire<T>,
+    traffic: Arc<Traffic>,
+) -> Result<(Connection, Driver), ConnectError>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (wire, traffic) = Wire::new(stream, encrypted);
     let (mut sender, connection) = http1::Builder::new()
         .preserve_header_case(true)
         // RFC 9112, section 5.1: a gateway takes the space away.

@@ -27,6 +27,8 @@ mod heads;
 mod hostile;
 /// Callers that speak HTTP/2.
 mod http2;
+/// Answers before the answer.
+mod interim;
 /// Rates, calls in flight, lanes, and the room in the queue.
 mod limits;
 /// Every way a request can end, as its caller sees it.

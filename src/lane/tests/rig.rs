@@ -148,7 +148,7 @@ impl Rig {
         let proxy = Arc::clone(&self.proxy);
         let service = service_fn(move |request: Request<Incoming>| {
             let proxy = Arc::clone(&proxy);
-            async move { Ok::<_, Infallible>(proxy.handle(request, None).await) }
+            async move { Ok::<_, Infallible>(proxy.handle(request, None, None).await) }
         });
         let server = hyper::server::conn::http1::Builder::new();
         tokio::spawn(server.serve_connection(TokioIo::new(theirs), service));
