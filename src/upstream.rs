@@ -22,7 +22,7 @@ use crate::http::interim::Asker;
 use crate::http::response;
 #[cfg(test)]
 pub(crate) use connect::fake;
-pub(crate) use connect::{ConnectError, Dialer};
+pub(crate) use connect::{ConnectError, Dialer, Driver};
 pub(crate) use failure::SendError;
 pub(crate) use pool::Pool;
 use wire::{Mark, Traffic};

@@ -150,7 +150,7 @@ pub(super) async fn send_apart(
     let dialer = core.shared.dialer.load_full();
     match dialer.connect_http1().await {
         Ok((mut connection, driver)) => {
-            core.runtime.spawn(driver);
+            core.link.load().drive(&core, driver);
             let answered = connection.send(request, dialer.origin(), asker).await;
             connection.let_go();
             answered

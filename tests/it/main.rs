@@ -51,3 +51,5 @@ mod truncation;
 mod upgrades;
 /// Every mix of HTTP/1.1 and HTTP/2 between a caller and an upstream.
 mod versions;
+/// Connections that are there before a request needs them.
+mod warm;
