@@ -29,6 +29,7 @@ use tokio::sync::watch;
 use tokio::time::{self, Instant, Sleep};
 
 use crate::config;
+use crate::http::head;
 use crate::http::interim::Asker;
 use crate::listen::Listener;
 use crate::proxy::{AnswerBody, Proxy};
@@ -204,9 +205,12 @@ impl Server {
         let (proxy, activity) = (Arc::clone(&self.proxy), Arc::clone(&seat.activity));
         let connection = seat.number;
         let ending = Arc::clone(ending);
-        service_fn(move |request: Request<Incoming>| {
+        service_fn(move |mut request: Request<Incoming>| {
             let proxy = proxy.load_full();
             let (number, underway) = activity.begin();
+            if activity.asks_whole_server(number) {
+                head::ask_whole_server(request.uri_mut());
+            }
             let refusal = activity.refusal(number);
             let (activity, ending) = (Arc::clone(&activity), Arc::clone(&ending));
             async move {

@@ -358,6 +358,15 @@ pub(crate) fn add_queue_time(headers: &mut HeaderMap, wait: Duration) {
     }
 }
 
+/// Makes the target `*`: RFC 9112, section 3.2.4.
+pub(crate) fn ask_whole_server(uri: &mut Uri) {
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::from_static("*"));
+    if let Ok(whole) = Uri::from_parts(parts) {
+        *uri = whole;
+    }
+}
+
 /// The path and query to send: the caller's own bytes, less the first `prefix`
 /// bytes of the path.
 pub(crate) fn target(uri: &Uri, prefix: usize) -> PathAndQuery {

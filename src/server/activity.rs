@@ -7,7 +7,7 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -37,6 +37,10 @@ pub(super) struct Activity {
     /// The number of the request that is refused as it stands, counted from 0,
     /// and why.
     refusal: OnceLock<(u64, Fault)>,
+    /// The numbers of requests for the server as a whole, and whether there are
+    /// any. Held to put one in or take one out.
+    whole_server: Mutex<Vec<u64>>,
+    some_whole_server: AtomicBool,
     unwanted: AtomicBool,
     bell: Notify,
     /// Interim answers to its last request.
@@ -63,6 +67,8 @@ impl Activity {
             idle_since: AtomicU64::new(0),
             upgraded: AtomicBool::new(false),
             refusal: OnceLock::new(),
+            whole_server: Mutex::default(),
+            some_whole_server: AtomicBool::new(false),
             unwanted: AtomicBool::new(false),
             bell: Notify::new(),
             inbox: Inbox::default(),
@@ -110,6 +116,31 @@ impl Activity {
     pub(super) fn refusal(&self, number: u64) -> Option<Fault> {
         let (refused, fault) = self.refusal.get()?;
         (*refused == number).then_some(*fault)
+    }
+
+    /// Request `number` is for the server as a whole.
+    pub(super) fn ask_whole_server(&self, number: u64) {
+        self.whole_server().push(number);
+        self.some_whole_server.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether request `number` is, asked in the order of requests.
+    pub(super) fn asks_whole_server(&self, number: u64) -> bool {
+        if !self.some_whole_server.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut numbers = self.whole_server();
+        let is = numbers.contains(&number);
+        numbers.retain(|one| *one > number);
+        self.some_whole_server
+            .store(!numbers.is_empty(), Ordering::Relaxed);
+        is
+    }
+
+    fn whole_server(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.whole_server
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The last response was `101`.

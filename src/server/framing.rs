@@ -32,6 +32,8 @@ pub(super) struct Framing {
     heads: u64,
     /// Whether the method of the last request line was HEAD.
     head_only: bool,
+    /// The numbers of requests for the server as a whole that were not yet taken.
+    whole_server: Vec<u64>,
 }
 
 /// `Head` becomes what its head says, and that becomes `Head` again; `Over`,
@@ -91,6 +93,7 @@ impl Framing {
             state: State::Head(Head::default()),
             heads: 0,
             head_only: false,
+            whole_server: Vec::new(),
         }
     }
 
@@ -113,6 +116,12 @@ impl Framing {
     /// Whether the method of the last request line was HEAD.
     pub(super) fn head_only(&self) -> bool {
         self.head_only
+    }
+
+    /// Of the heads that were let pass since this was last asked, the numbers of
+    /// those for the server as a whole, counted from 0.
+    pub(super) fn take_whole_server(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.whole_server)
     }
 
     /// Whether the bytes that were let pass end with the end of a request.
@@ -205,6 +214,9 @@ impl Framing {
     }
 
     fn begin(&mut self, heading: Heading) {
+        if heading.whole_server {
+            self.whole_server.push(self.heads);
+        }
         self.heads += 1;
         self.head_only = heading.head_only;
         let after = match (heading.upgrade, heading.last) {

@@ -154,6 +154,13 @@ impl<T: Reset> Stream<T> {
         self.obey(scan.rest);
     }
 
+    /// Tells the service of requests that hyper shows in another way.
+    fn note_whole_server(&mut self) {
+        for number in self.framing.take_whole_server() {
+            self.activity.ask_whole_server(number);
+        }
+    }
+
     /// Does with the bytes held after those that pass what was said.
     fn obey(&mut self, rest: Rest) {
         if rest != Rest::More {
@@ -316,6 +323,7 @@ impl<T: AsyncRead + Reset + Unpin> AsyncRead for Stream<T> {
                 this.pass(into);
             }
             if into.filled().len() > start {
+                this.note_whole_server();
                 return Poll::Ready(Ok(()));
             }
             match this.stop {

@@ -49,6 +49,7 @@ struct Request {
     close: bool,
     keep_alive: bool,
     upgrade: bool,
+    whole_server: bool,
 }
 
 /// How the body ends.
@@ -68,6 +69,9 @@ pub(super) struct Heading {
     /// Whether the caller would like to speak something else afterwards.
     pub(super) upgrade: bool,
     pub(super) head_only: bool,
+    /// Whether it is OPTIONS of a URI without path and query, by which the server
+    /// as a whole is meant (RFC 9112, section 3.2.4); `http::Uri` forgets that.
+    pub(super) whole_server: bool,
 }
 
 impl Head {
@@ -193,6 +197,7 @@ impl Request {
             close: false,
             keep_alive: false,
             upgrade: false,
+            whole_server: method == b"OPTIONS" && is_bare(target),
         })
     }
 
@@ -254,6 +259,7 @@ impl Request {
             last: self.close || (self.old && !self.keep_alive),
             upgrade: self.upgrade,
             head_only: self.head_only,
+            whole_server: self.whole_server,
         })
     }
 }
@@ -306,6 +312,13 @@ fn is_absolute(target: &[u8]) -> bool {
     matches!(uri.scheme_str(), Some("http" | "https"))
         && uri.authority().is_some()
         && uri.path().starts_with('/')
+}
+
+/// Whether a target in absolute-form ends with its authority.
+fn is_bare(target: &[u8]) -> bool {
+    let colon = target.iter().position(|byte| *byte == b':');
+    let rest = colon.and_then(|colon| target[colon..].strip_prefix(b"://"));
+    rest.is_some_and(|rest| !rest.iter().any(|byte| b"/?".contains(byte)))
 }
 
 fn is_query(byte: u8) -> bool {
