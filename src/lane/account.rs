@@ -12,6 +12,7 @@ use ::http::StatusCode;
 use tokio::time::Instant;
 
 use super::Core;
+use crate::http::body::Progress;
 use crate::http::interim::Asker;
 use crate::metrics::{Again, Phase};
 use crate::outcome::Outcome;
@@ -30,6 +31,8 @@ pub(super) struct Account {
     charge: Charge,
     /// Who hears interim answers.
     asker: Option<Asker>,
+    /// What moves, where its body streams.
+    progress: Option<Arc<Progress>>,
     line: Option<Box<Line>>,
 }
 
@@ -67,6 +70,7 @@ impl Account {
             failures: 0,
             charge,
             asker: None,
+            progress: None,
             line: line.map(Box::new),
         }
     }
@@ -75,6 +79,16 @@ impl Account {
     pub(super) fn of(mut self, asker: Option<Asker>) -> Self {
         self.asker = asker;
         self
+    }
+
+    /// Its body streams, or not.
+    pub(super) fn stream(&mut self, progress: Option<Arc<Progress>>) {
+        self.progress = progress;
+    }
+
+    /// What moves, where its body streams.
+    pub(super) fn progress(&self) -> Option<&Arc<Progress>> {
+        self.progress.as_ref()
     }
 
     /// The request has a place in the queue.

@@ -10,8 +10,7 @@
 //!   connection broke: at once if the upstream was closing an idle connection,
 //!   otherwise within the retry budget.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use ::http::{Method, Request, Response, StatusCode};
@@ -57,7 +56,7 @@ pub(super) fn run(
     mut lease: Lease,
     turn: Taken,
     request: Request<Upload>,
-    account: Account,
+    mut account: Account,
 ) -> impl Future<Output = Result<Response<Passage>, Broken>> + Send {
     // Not one async fn: its future would hold the request several times over.
     let shared = &*core.shared;
@@ -66,7 +65,8 @@ pub(super) fn run(
     }
     let spare = spare(&request, lease.may_be_closing());
     let offer = request.extensions().get::<Offer>().cloned();
-    let silence = silence(shared, &account, request.body().pieces());
+    account.stream(request.body().progress());
+    let silence = silence(shared, &account);
     let sent = lease.send(request, account.asker());
     let spare = (spare, offer);
     finish(shared, lease, turn, sent, silence, spare, account)
@@ -74,13 +74,10 @@ pub(super) fn run(
 
 /// Returns when the response head has been waited for too long: since the start,
 /// or since the last piece of a body that streams.
-fn silence(
-    shared: &Shared,
-    account: &Account,
-    pieces: Option<Arc<AtomicU64>>,
-) -> impl Future<Output = ()> + Send + use<> {
+fn silence(shared: &Shared, account: &Account) -> impl Future<Output = ()> + Send + use<> {
     let span = shared.settings().timeouts.response;
     let end = account.end_of_time();
+    let progress = account.progress().cloned();
     let bound = move |from: Instant| end.map_or(from + span, |end| end.min(from + span));
     let mut until = bound(account.started());
     let mut seen = 0;
@@ -88,9 +85,9 @@ fn silence(
         loop {
             time::sleep_until(until).await;
             let now = Instant::now();
-            let passed = pieces
+            let passed = progress
                 .as_ref()
-                .map_or(0, |pieces| pieces.load(Ordering::Relaxed));
+                .map_or(0, |progress| progress.up.load(Ordering::Relaxed));
             if passed == seen || end.is_some_and(|end| end <= now) {
                 return;
             }

@@ -6,6 +6,8 @@
 //! `aborted`. The slot in flight is free from that moment, not earlier.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -14,7 +16,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use super::account::Account;
 use super::lease::Lease;
 use crate::config;
-use crate::http::body::Stall;
+use crate::http::body::{Progress, Stall};
 use crate::outcome::Outcome;
 
 /// A response body that ends its call.
@@ -27,6 +29,9 @@ pub(crate) struct Passage {
     coy: bool,
     call: Option<(Lease, Account)>,
     stall: Stall,
+    /// Pieces of a request body that streams, when the upstream was last found
+    /// silent.
+    seen: u64,
 }
 
 /// Why a response body broke off.
@@ -52,6 +57,7 @@ impl Passage {
             coy: false,
             call: Some((lease, account)),
             stall,
+            seen: 0,
         };
         passage.end_if_complete();
         passage
@@ -71,6 +77,7 @@ impl Passage {
             coy: false,
             call: None,
             stall: Stall::new(timeouts.stall),
+            seen: 0,
         }
     }
 
@@ -85,6 +92,23 @@ impl Passage {
     fn end_if_complete(&mut self) {
         if self.incoming.is_end_stream() {
             self.complete();
+        }
+    }
+
+    /// What moves, where the request body streams.
+    fn progress(&self) -> Option<&Arc<Progress>> {
+        self.call.as_ref()?.1.progress()
+    }
+
+    /// Ready when the upstream has been silent for too long, and the caller too.
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Self {
+            call, stall, seen, ..
+        } = self;
+        let progress = call.as_ref().and_then(|(_, account)| account.progress());
+        match progress {
+            Some(progress) => stall.poll_unless_moved(cx, &progress.up, seen),
+            None => stall.poll(cx),
         }
     }
 
@@ -116,11 +140,14 @@ impl Body for Passage {
             return Poll::Ready(Some(Ok(Frame::data(begin))));
         }
         let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
-            ready!(self.stall.poll(cx));
+            ready!(self.poll_stall(cx));
             self.abort();
             return Poll::Ready(Some(Err(PassageError::Stalled)));
         };
         self.stall.moved();
+        if let Some(progress) = self.progress() {
+            progress.down.fetch_add(1, Ordering::Relaxed);
+        }
         match frame {
             Some(Ok(frame)) => {
                 self.end_if_complete();

@@ -13,6 +13,7 @@ use rig::{Rig, Upstream};
 mod again;
 mod keys;
 mod rig;
+mod two_way;
 mod warm;
 
 const MS: Duration = Duration::from_millis(1);
