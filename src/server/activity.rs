@@ -32,6 +32,8 @@ pub(super) struct Activity {
     ended: AtomicU64,
     /// Nanoseconds after `opened`, or [`BUSY`].
     idle_since: AtomicU64,
+    /// Whether the stream keeps something until the next of those that ends.
+    kept: AtomicBool,
     /// Whether the last response was `101`.
     upgraded: AtomicBool,
     /// The number of the request that is refused as it stands, counted from 0,
@@ -65,6 +67,7 @@ impl Activity {
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
+            kept: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
             refusal: OnceLock::new(),
             whole_server: Mutex::default(),
@@ -86,6 +89,12 @@ impl Activity {
     pub(super) fn hear(&self, number: u64, head: &[u8]) {
         let begun = self.begun.load(Ordering::Relaxed);
         self.inbox.put(number, begun, head);
+    }
+
+    /// The stream keeps something until the request that is under way has ended, and
+    /// has told hyper that there is nothing.
+    pub(super) fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
     }
 
     /// A head has begun to come: it has a time of its own.
@@ -189,6 +198,10 @@ impl Drop for Underway {
             let idle = Instant::now() - activity.opened;
             let nanos = u64::try_from(idle.as_nanos()).unwrap_or(BUSY - 1);
             activity.idle_since.store(nanos, Ordering::Relaxed);
+        }
+        if activity.kept.load(Ordering::Relaxed) {
+            activity.kept.store(false, Ordering::Relaxed);
+            activity.inbox.wake();
         }
     }
 }

@@ -36,14 +36,17 @@ pub(super) struct Framing {
     whole_server: Vec<u64>,
 }
 
-/// `Head` becomes what its head says, and that becomes `Head` again; `Over`,
-/// `Broken` and `Raw` are for good.
+/// `Head` becomes what its head says, that becomes `Served`, and when it was
+/// answered `Head` again; `Over`, `Broken` and `Raw` are for good.
 #[derive(Debug)]
 enum State {
     Head(Head),
     /// Bytes that are left of a body.
     Length(u64, After),
     Chunked(Chunks, After),
+    /// A request has gone by. What comes after it waits for its answer: if it were
+    /// let pass hyper would not see any more whether the caller hangs up.
+    Served,
     /// A request to upgrade has gone by: what comes after it depends on the
     /// answer.
     Asked,
@@ -80,7 +83,7 @@ pub(super) enum Rest {
     Refused(Fault),
     /// The body that goes on there is malformed.
     Broken(Fault),
-    /// It follows a request to upgrade: to be kept until that is answered.
+    /// It follows a request that must be answered first: to be kept until then.
     Keep,
     /// It follows the last request: to be thrown away.
     Waste,
@@ -126,7 +129,10 @@ impl Framing {
 
     /// Whether the bytes that were let pass end with the end of a request.
     pub(super) fn is_whole(&self) -> bool {
-        matches!(self.state, State::Head(_) | State::Asked | State::Over)
+        matches!(
+            self.state,
+            State::Head(_) | State::Served | State::Asked | State::Over
+        )
     }
 
     /// Whether everything is let pass.
@@ -139,13 +145,18 @@ impl Framing {
         matches!(&self.state, State::Head(head) if head.has_begun())
     }
 
-    /// Whether an upgrade waits for its answer.
+    /// Whether what comes next waits for an answer.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self.state, State::Served | State::Asked)
+    }
+
+    /// Whether that is the answer to an upgrade.
     pub(super) fn asks_to_upgrade(&self) -> bool {
         matches!(self.state, State::Asked)
     }
 
-    /// The upgrade was `granted`, or not.
-    pub(super) fn answer_upgrade(&mut self, granted: bool) {
+    /// It was given, and an upgrade `granted` or not.
+    pub(super) fn go_on(&mut self, granted: bool) {
         self.state = match granted {
             true => State::Raw,
             false => State::Head(Head::default()),
@@ -202,7 +213,8 @@ impl Framing {
                         Rest::Broken(fault)
                     }
                 },
-                State::Asked => Rest::Keep,
+                State::Served if left.is_empty() => Rest::More,
+                State::Served | State::Asked => Rest::Keep,
                 State::Raw => {
                     at = bytes.len();
                     Rest::More
@@ -235,7 +247,7 @@ impl Framing {
 impl After {
     fn state(self) -> State {
         match self {
-            Self::Next => State::Head(Head::default()),
+            Self::Next => State::Served,
             Self::Upgrade => State::Asked,
             Self::Nothing => State::Over,
         }

@@ -82,6 +82,11 @@ impl Inbox {
         letters.heads.extend_from_slice(head);
         self.full.store(true, Ordering::Release);
         drop(letters);
+        self.wake();
+    }
+
+    /// Has the connection's task look.
+    pub(super) fn wake(&self) {
         if let Some(task) = self.task.get() {
             task.wake_by_ref();
         }

@@ -226,18 +226,23 @@ impl<T: Reset> Stream<T> {
         }
     }
 
-    /// The answer to an upgrade is known: goes on with what was kept.
-    fn settle_upgrade(&mut self) {
-        let answered = self.activity.is_upgraded() || self.activity.ended() == self.framing.heads();
-        if self.framing.asks_to_upgrade() && answered {
-            self.framing.answer_upgrade(self.activity.is_upgraded());
-            self.scan_held();
+    /// What was waited for is answered: goes on with what was kept.
+    fn settle(&mut self) {
+        if !self.framing.waits() {
+            return;
+        }
+        let granted = self.framing.asks_to_upgrade() && self.activity.is_upgraded();
+        if granted || self.activity.ended() == self.framing.heads() {
+            self.framing.go_on(granted);
+            if !self.held.is_empty() {
+                self.scan_held();
+            }
         }
     }
 
     /// Whether nothing more is to be read for now.
     fn is_full(&self) -> bool {
-        let kept = self.framing.asks_to_upgrade() && self.held.len() >= PIECE;
+        let kept = self.framing.waits() && self.held.len() >= PIECE;
         kept || self.waste >= MOST_WASTE
     }
 }
@@ -318,7 +323,7 @@ impl<T: AsyncRead + Reset + Unpin> AsyncRead for Stream<T> {
         let this = &mut *self;
         let start = into.filled().len();
         loop {
-            this.settle_upgrade();
+            this.settle();
             if this.passing > 0 {
                 this.pass(into);
             }
@@ -334,6 +339,9 @@ impl<T: AsyncRead + Reset + Unpin> AsyncRead for Stream<T> {
                 }
                 Some(Stop::End) => return Poll::Ready(Ok(())),
                 None => {}
+            }
+            if this.framing.waits() && !this.held.is_empty() {
+                this.activity.keep();
             }
             if this.framing.asks_to_upgrade() {
                 this.waker = Some(cx.waker().clone());

@@ -142,6 +142,45 @@ async fn a_get_with_a_body_keeps_it() {
     assert_eq!(upstream.only_request().body, b"query");
 }
 
+/// What comes after a request is kept until it is answered, however that ends.
+#[tokio::test]
+async fn requests_sent_ahead_are_answered_in_their_order_whatever_the_answers() {
+    let answers: [&[&str]; 6] = [
+        &["HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab", "cd"],
+        &[
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n",
+            "0\r\n\r\n",
+        ],
+        &["HTTP/1.1 200 OK\r\n\r\nab", "cd"],
+        &["HTTP/1.1 204 No Content\r\n\r\n"],
+        &["HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\n\r\n"],
+        &["HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"],
+    ];
+    let upstream = Upstream::start(move |seen| {
+        let number: usize = seen.target[1..].parse().unwrap();
+        let pieces = answers[number % answers.len()];
+        let mut steps: Vec<_> = pieces
+            .iter()
+            .flat_map(|piece| [Step::Send(piece.as_bytes().to_vec()), Step::Hold])
+            .collect();
+        steps.pop();
+        if number % answers.len() == 2 {
+            steps.push(Step::Close);
+        }
+        steps
+    })
+    .await;
+    let proxy = Proxy::before(&upstream, "");
+    upstream.release(1000);
+    let all: Vec<_> = (0..60).map(|number| get(&format!("/{number}"))).collect();
+    let mut caller = proxy.send(all.concat()).await;
+    for number in 0..60 {
+        let response = caller.response().await;
+        let expected = ["abcd", "abcd", "abcd", "", "", ""][number % 6];
+        assert_eq!(response.text(), expected, "{number}");
+    }
+}
+
 #[tokio::test]
 async fn a_response_streams_as_it_comes() {
     let pieces = [
