@@ -12,6 +12,7 @@ use rig::{Rig, Upstream};
 
 mod again;
 mod keys;
+mod pings;
 mod rig;
 mod two_way;
 mod warm;

@@ -154,7 +154,10 @@ impl Dialer {
         if let Some(fake) = &self.fake {
             let accepted = fake.accept().await;
             let stream = accepted.map_err(|error| ConnectError::Tcp(error.into()))?;
-            return self.http1(stream, false).await;
+            return match version {
+                Http2::Off | Http2::Offered => self.http1(stream, false).await,
+                Http2::PriorKnowledge => http2(stream, self.timeouts.tls).await,
+            };
         }
         let mut connector = self.connector.clone();
         let tcp = timeout(
