@@ -102,6 +102,9 @@ impl Proxy {
                 if response.status() == StatusCode::NOT_MODIFIED && version <= Version::HTTP_11 {
                     response.body_mut().keep_length();
                 }
+                if response.body().is_early() && version <= Version::HTTP_11 {
+                    close(&mut response);
+                }
                 *response.version_mut() = Version::HTTP_11;
                 response.map(Either::Left)
             }
@@ -213,10 +216,14 @@ impl Route {
 fn refusal(outcome: Outcome, wait: Duration, has_body: bool) -> Response<AnswerBody> {
     let mut response = answer::answer(outcome, wait);
     if has_body {
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().insert(CONNECTION, close);
+        close(&mut response);
     }
     response.map(Either::Right)
+}
+
+fn close<B>(response: &mut Response<B>) {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(CONNECTION, close);
 }
 
 /// How the log names a request: never with its query, which may hold secrets.

@@ -57,9 +57,19 @@ enum Protocol {
     Http1(
         http1::SendRequest<Upload>,
         Arc<Traffic>,
-        oneshot::Sender<()>,
+        oneshot::Sender<Leave>,
     ),
     Http2(http2::SendRequest<Upload>, Streams),
+}
+
+/// How the driver of an HTTP/1.1 connection ends that nobody needs any more;
+/// without a word, when what is to be written is written, or soon.
+#[derive(Debug)]
+enum Leave {
+    /// When the exchange on it has ended.
+    LetGo,
+    /// At once.
+    Cut,
 }
 
 /// One of the calls on an HTTP/2 connection.
@@ -184,7 +194,14 @@ impl Connection {
     pub(crate) fn let_go(self) {
         if let Protocol::Http1(_, _, leash) = self.protocol {
             // A driver that has ended needs no word.
-            let _ = leash.send(());
+            let _ = leash.send(Leave::LetGo);
+        }
+    }
+
+    /// Closes it at once where it is HTTP/1.1, whatever is being sent.
+    pub(crate) fn cut(self) {
+        if let Protocol::Http1(_, _, leash) = self.protocol {
+            let _ = leash.send(Leave::Cut);
         }
     }
 

@@ -11,7 +11,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -76,6 +76,15 @@ impl UploadError {
 pub(crate) struct Progress {
     pub(crate) up: AtomicU64,
     pub(crate) down: AtomicU64,
+    /// Whether the request body has come to its end.
+    sent: AtomicBool,
+}
+
+impl Progress {
+    /// Whether the caller has sent all of its body.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.sent.load(Ordering::Relaxed)
+    }
 }
 
 /// The part of a body that the caller has not sent yet.
@@ -240,6 +249,9 @@ impl Rest {
         };
         self.stall.moved();
         self.progress.up.fetch_add(1, Ordering::Relaxed);
+        if frame.is_none() || self.incoming.is_end_stream() {
+            self.progress.sent.store(true, Ordering::Relaxed);
+        }
         let frame = match frame {
             None => return Poll::Ready(None),
             Some(Err(error)) => return Poll::Ready(Some(Err(UploadError::Broken(error)))),

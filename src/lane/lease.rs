@@ -111,6 +111,13 @@ impl Lease {
         slot.expect("a lease has its slot until it is given up")
     }
 
+    /// The call is over before all of its request was sent: that stops.
+    pub(super) fn cut(mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.cut();
+        }
+    }
+
     /// The call is over and the connection can be used again.
     pub(super) fn finish(mut self) {
         if let Some(connection) = self.connection.take() {

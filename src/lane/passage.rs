@@ -28,6 +28,8 @@ pub(crate) struct Passage {
     /// Whether the server must not know that there is no body.
     coy: bool,
     call: Option<(Lease, Account)>,
+    /// Whether it began before the request body had ended.
+    early: bool,
     stall: Stall,
     /// Pieces of a request body that streams, when the upstream was last found
     /// silent.
@@ -51,11 +53,13 @@ impl Passage {
         timeouts: &config::Timeouts,
     ) -> Self {
         let stall = Stall::new(timeouts.stall).until(account.end_of_time());
+        let early = account.progress().is_some_and(|body| !body.is_sent());
         let mut passage = Self {
             incoming,
             begin: Bytes::new(),
             coy: false,
             call: Some((lease, account)),
+            early,
             stall,
             seen: 0,
         };
@@ -76,6 +80,7 @@ impl Passage {
             begin: Bytes::new(),
             coy: false,
             call: None,
+            early: false,
             stall: Stall::new(timeouts.stall),
             seen: 0,
         }
@@ -85,6 +90,12 @@ impl Passage {
     /// body follows, as in a 304. hyper would drop it.
     pub(crate) fn keep_length(&mut self) {
         self.coy = true;
+    }
+
+    /// Whether the caller may still be sending its body, which nobody may want any
+    /// more: what follows cannot be relied on to be another request.
+    pub(crate) fn is_early(&self) -> bool {
+        self.early
     }
 
     /// Ends the call as soon as the last byte has been taken: the server does
@@ -113,9 +124,15 @@ impl Passage {
     }
 
     fn complete(&mut self) {
-        if let Some((lease, account)) = self.call.take() {
-            account.end(Outcome::Completed);
-            lease.finish();
+        let Some((lease, account)) = self.call.take() else {
+            return;
+        };
+        // An upload that was answered early stops: its connection closes.
+        let sent = account.progress().is_none_or(|body| body.is_sent());
+        account.end(Outcome::Completed);
+        match sent {
+            true => lease.finish(),
+            false => lease.cut(),
         }
     }
 

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service;
 
 use super::wire::{Traffic, Wire};
-use super::{Connection, Load, Origin, Protocol, Streams, tls};
+use super::{Connection, Leave, Load, Origin, Protocol, Streams, tls};
 use crate::config::{self, Http2};
 use crate::http::body::Upload;
 use crate::http::interim::Audience;
@@ -235,9 +235,10 @@ where
 
 /// Returns when the connection is dropped and has not ended in a while: an
 /// upstream that reads no more would keep it, and the request on it, for good.
-async fn given_up(held: oneshot::Receiver<()>) {
+async fn given_up(held: oneshot::Receiver<Leave>) {
     match held.await {
-        Ok(()) => std::future::pending().await,
+        Ok(Leave::LetGo) => std::future::pending().await,
+        Ok(Leave::Cut) => {}
         Err(_dropped) => sleep(LAST_BYTES).await,
     }
 }
