@@ -14,6 +14,10 @@ use head::{Body, Head, Heading};
 mod chunked;
 mod head;
 
+/// The longest body, and the longest chunk: what fits a signed number of 64 bits,
+/// as with everybody else. No caller lives to see its end.
+const LONGEST_BODY: u64 = i64::MAX as u64;
+
 /// What is allowed of a head.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {

@@ -7,6 +7,8 @@
 mod admin;
 /// Upstreams that answer wrongly, in two senses, too early or without being asked.
 mod answers;
+/// Requests and answers that are meant to be read in two ways.
+mod attacks;
 /// The program: arguments, exit codes, signals.
 mod binary;
 /// Request and response bodies on their way through.

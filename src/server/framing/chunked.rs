@@ -4,7 +4,7 @@
 //! Nothing here is kept for later: what an extension says is passed by, as the
 //! standard asks of those that do not know it.
 
-use super::{Bounds, is_text, is_token};
+use super::{Bounds, LONGEST_BODY, is_text, is_token};
 use crate::outcome::Fault;
 
 /// Most digits of a chunk's size, leading zeros included.
@@ -141,7 +141,10 @@ impl Chunks {
         }
         self.digits += 1;
         self.size = self.size << 4 | u64::from(digit);
-        Ok(State::Size)
+        match self.size <= LONGEST_BODY {
+            true => Ok(State::Size),
+            false => Err(Fault::Chunk),
+        }
     }
 
     /// `chunk-ext`, with the space that RFC 9112, section 7.1.1, asks to pass by

@@ -8,7 +8,7 @@
 use ::http::Uri;
 use memchr::memchr;
 
-use super::{Bounds, all_text, is_token};
+use super::{Bounds, LONGEST_BODY, all_text, is_token};
 use crate::outcome::Fault;
 
 /// Empty lines that may come before a request line (RFC 9112, section 2.2, asks
@@ -20,10 +20,6 @@ const LONGEST_TARGET: usize = 65_534;
 
 /// The longest name that `http::HeaderName` holds, in bytes.
 const LONGEST_NAME: usize = 65_535;
-
-/// The longest body: what fits a signed number of 64 bits, as with everybody
-/// else. No caller lives to see its end.
-const LONGEST_BODY: u64 = i64::MAX as u64;
 
 /// A head under way.
 #[derive(Debug, Default)]
