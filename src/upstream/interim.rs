@@ -143,9 +143,26 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+    use crate::fuzz;
 
     #[derive(Debug, Default)]
     struct Heard(Mutex<Vec<String>>);
+
+    #[derive(Debug, Default)]
+    struct Bytes(Mutex<Vec<Vec<u8>>>);
+
+    impl Audience for Bytes {
+        fn tell(&self, _: Asker, head: &[u8]) {
+            self.0.lock().unwrap().push(head.to_vec());
+        }
+    }
+
+    fn asker() -> Option<Asker> {
+        Some(Asker {
+            connection: 1,
+            request: NonZeroU64::MIN,
+        })
+    }
 
     impl Audience for Heard {
         fn tell(&self, _: Asker, head: &[u8]) {
@@ -158,12 +175,6 @@ mod tests {
     fn told(exchanges: &[&str], piece: usize) -> (Vec<String>, bool) {
         let heard = Arc::<Heard>::default();
         let mut tap = Tap::new(Some(Arc::clone(&heard) as Arc<dyn Audience>));
-        let asker = || {
-            Some(Asker {
-                connection: 1,
-                request: NonZeroU64::MIN,
-            })
-        };
         let mut flood = false;
         for (number, bytes) in (1..).zip(exchanges) {
             for piece in bytes.as_bytes().chunks(piece) {
@@ -199,5 +210,61 @@ mod tests {
         // Each answer has its own.
         let half = HINT.repeat(MOST / 2) + OK;
         assert!(!told(&[&half, &half, &half], 10).1);
+    }
+
+    /// In any pieces the same is told, all of it heads of interim answers without
+    /// a framing, and no more than may be.
+    #[test]
+    fn fuzz_interim_answers() {
+        fuzz::run(10_000, |random| {
+            let mut bytes = Vec::new();
+            for _ in 0..random.below(6) {
+                let status = random.pick(&["100", "101", "102", "103", "199", "200", "1x3", "99"]);
+                let head = format!("HTTP/1.1 {status} Some Reason\r\n");
+                bytes.extend_from_slice(head.as_bytes());
+                for _ in 0..random.below(4) {
+                    bytes.extend_from_slice(random.pick(&[
+                        &b"Link: </a>; rel=preload\r\n"[..],
+                        b"content-length: 5\r\n",
+                        b"Transfer-Encoding: chunked\r\n",
+                        b"Connection: x-a, close\r\n",
+                        b"X-A : \xe9\r\n",
+                        b" folded\r\n",
+                        b"x-b:\n",
+                    ]));
+                }
+                bytes.extend_from_slice(random.pick(&[&b"\r\n"[..], b"\n", b"\r\n\r\n", b""]));
+            }
+            if random.once_in(2) {
+                random.mutate(&mut bytes);
+            }
+            let heard = |pieces: &mut dyn FnMut() -> usize| {
+                let heard = Arc::<Bytes>::default();
+                let mut tap = Tap::new(Some(Arc::clone(&heard) as Arc<dyn Audience>));
+                let mut rest = &bytes[..];
+                while !rest.is_empty() {
+                    let (now, later) = rest.split_at(pieces().clamp(1, rest.len()));
+                    tap.see(1, asker, now).unwrap();
+                    rest = later;
+                }
+                drop(tap);
+                Arc::into_inner(heard).unwrap().0.into_inner().unwrap()
+            };
+            let whole = heard(&mut || usize::MAX);
+            assert_eq!(heard(&mut || 1 + random.below(20)), whole);
+            for head in &whole {
+                let mut room = [httparse::EMPTY_HEADER; MOST];
+                let mut parsed = httparse::Response::new(&mut room);
+                let length = parsed.parse(head).unwrap().unwrap();
+                assert_eq!(length, head.len());
+                let status = parsed.code.unwrap();
+                assert!((102..200).contains(&status), "{status}");
+                for field in parsed.headers.iter() {
+                    let name = field.name.to_ascii_lowercase();
+                    let hop = ["content-length", "transfer-encoding", "connection"];
+                    assert!(!hop.contains(&&*name), "{name}");
+                }
+            }
+        });
     }
 }
