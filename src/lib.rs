@@ -50,6 +50,7 @@
 //! | jobs on the way to the line | the mpsc channel | `queue.max_requests` |
 //! | requests of one key | `lane::share` | `keys.max_waiting` |
 //! | calls | `lane::worker` | `max_in_flight`, of them tunnels `max_upgrades` |
+//! | interim answers to one request | `upstream::interim` | 100, and 64 KiB |
 //! | turns of one request | `lane::exchange` | `retry.attempts`, `retry.budget` |
 //!
 //! # Where to change what
