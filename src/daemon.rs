@@ -146,8 +146,11 @@ impl Daemon {
     pub async fn run(self, mut stop: mpsc::Receiver<()>) -> Result<Stopped, DaemonError> {
         let stages = Stages::default();
         let cut = stages.cut.subscribe();
-        let mut lanes = Lanes::new(self.config, self.dialers, self.state, cut)?;
-        let parts = Parts::new(&lanes, &stages);
+        let most = self.config.client.max_connections;
+        let connections = Arc::new(Connections::new(most));
+        let hears = Arc::clone(&connections);
+        let mut lanes = Lanes::new(self.config, self.dialers, self.state, cut, hears)?;
+        let parts = Parts::new(&lanes, connections, &stages);
         let mut lost = core::start_cores(&parts, self.bound.cores).await?;
         // Both end with this function, so last of all.
         let mut beside = JoinSet::new();
@@ -265,14 +268,14 @@ impl Tally {
 }
 
 impl Parts {
-    fn new(lanes: &Lanes, stages: &Stages) -> Self {
+    fn new(lanes: &Lanes, connections: Arc<Connections>, stages: &Stages) -> Self {
         let client = &lanes.config().client;
         Self {
             roster: lanes.roster(),
             reloads: Arc::clone(lanes.reloads()),
             followed: Arc::clone(lanes.followed()),
             unrouted: Arc::default(),
-            connections: Arc::new(Connections::new(client.max_connections)),
+            connections,
             client: Arc::new(client.clone()),
             draining: stages.draining.subscribe(),
             cut: stages.cut.subscribe(),

@@ -17,8 +17,9 @@
 //! call of a `turn`, and says what may go for another one (`retry`). `account`
 //! follows each request to exactly one outcome; `passage` carries the response
 //! body, after its `beginning` where that was looked into, and gives the
-//! connection back (`lease`, `link`), `tunnel` what follows a change of protocol.
-//! The lanes of all upstreams are a `roster`.
+//! connection back (`lease`, `link`), `tunnel` what follows a change of protocol,
+//! and `warm` opens connections ahead of time. The lanes of all upstreams are a
+//! `roster`.
 //!
 //! Shutdown: the daemon sets `cut` when the drain time is over; everything that
 //! waits here then ends as `draining`. Tasks end with their core's runtime.
@@ -73,6 +74,7 @@ mod roster;
 mod share;
 mod tunnel;
 mod turn;
+mod warm;
 mod worker;
 
 /// The lead given to a connection while none has been opened yet.
@@ -131,6 +133,10 @@ struct Core {
     shared: Arc<Shared>,
     cells: Arc<Cells>,
     link: ArcSwap<Link>,
+    /// Its place among the cores.
+    number: usize,
+    /// Tells that a connection has closed, or that there is another link.
+    closed: Arc<watch::Sender<()>>,
     alarm: Alarm,
     runtime: Handle,
 }
@@ -210,8 +216,10 @@ impl Shared {
         self.gate.ring(true);
     }
 
-    fn link(&self) -> Link {
-        Link::new(self.dialer.load_full(), &self.settings().connection)
+    /// The link of core `number`.
+    fn link(&self, number: usize) -> Link {
+        let place = (number, self.cells.len());
+        Link::new(self.dialer.load_full(), &self.settings().connection, place)
     }
 
     /// The name of the upstream.
@@ -301,11 +309,15 @@ impl Lane {
     pub(crate) fn new(shared: &Arc<Shared>, core: usize, alarm: Alarm) -> Self {
         let lane = Self(Arc::new(Core {
             cells: Arc::clone(&shared.cells[core]),
-            link: ArcSwap::from_pointee(shared.link()),
+            link: ArcSwap::from_pointee(shared.link(core)),
+            number: core,
+            closed: Arc::default(),
             alarm,
             runtime: Handle::current(),
             shared: Arc::clone(shared),
         }));
+        let closed = lane.0.closed.subscribe();
+        tokio::spawn(warm::keep(Arc::downgrade(&lane.0), closed));
         tokio::spawn(sweep(Arc::downgrade(&lane.0)));
         lane
     }
@@ -320,7 +332,8 @@ impl Lane {
         let core = &self.0;
         let current = core.shared.dialer.load_full();
         if !Arc::ptr_eq(&core.link.load().dialer, &current) {
-            core.link.store(Arc::new(core.shared.link()));
+            core.link.store(Arc::new(core.shared.link(core.number)));
+            core.closed.send_replace(());
         }
         // More calls may be allowed at once.
         worker::hire(core);

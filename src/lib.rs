@@ -35,8 +35,9 @@
 //! | connection of a caller | `server` | when it closes, or with its core |
 //! | worker, at most `max_in_flight` per lane | `lane::worker` | when its response head is passed on or nobody waits |
 //! | tender of the journals | `daemon` | when the daemon ends |
-//! | driver of an upstream connection | `lane::worker` | when the connection closes |
+//! | driver of an upstream connection | `lane::link` | when the connection closes |
 //! | sweeper of idle connections, one per lane and core | `lane` | with its core |
+//! | keeper of warm connections, one per lane and core | `lane` | with its core |
 //!
 //! # Bounds
 //!
@@ -49,6 +50,7 @@
 //! | jobs on the way to the line | the mpsc channel | `queue.max_requests` |
 //! | requests of one key | `lane::share` | `keys.max_waiting` |
 //! | calls | `lane::worker` | `max_in_flight`, of them tunnels `max_upgrades` |
+//! | interim answers to one request | `upstream::interim` | 100, and 64 KiB |
 //! | turns of one request | `lane::exchange` | `retry.attempts`, `retry.budget` |
 //!
 //! # Where to change what

@@ -132,6 +132,7 @@ pub(crate) struct Cells {
     throttled: AtomicU64,
     held_nanos: [AtomicU64; 4],
     queue_bytes: AtomicI64,
+    connections: AtomicI64,
     wait: Histogram,
     upstream: Histogram,
 }
@@ -147,6 +148,7 @@ impl Default for Cells {
             throttled: AtomicU64::default(),
             held_nanos: Default::default(),
             queue_bytes: AtomicI64::default(),
+            connections: AtomicI64::default(),
             wait: Histogram::new(&WAIT_BOUNDS),
             upstream: Histogram::new(&UPSTREAM_BOUNDS),
         }
@@ -202,6 +204,11 @@ impl Cells {
     pub(crate) fn queue_bytes(&self, change: i64) {
         self.queue_bytes.fetch_add(change, Ordering::Relaxed);
     }
+
+    /// Connections to the upstream were opened (or closed, if negative).
+    pub(crate) fn connections(&self, change: i64) {
+        self.connections.fetch_add(change, Ordering::Relaxed);
+    }
 }
 
 /// One lane's numbers, summed over the cores.
@@ -229,6 +236,7 @@ pub(crate) struct Snapshot {
     throttled: u64,
     held_nanos: [u64; 4],
     queue_bytes: i64,
+    connections: i64,
     wait: Sum,
     upstream_time: Sum,
 }
@@ -274,6 +282,7 @@ impl Snapshot {
         }
         self.throttled += cell.throttled.load(Ordering::Relaxed);
         self.queue_bytes += cell.queue_bytes.load(Ordering::Relaxed);
+        self.connections += cell.connections.load(Ordering::Relaxed);
         self.wait.add(&cell.wait);
         self.upstream_time.add(&cell.upstream);
     }
@@ -281,6 +290,11 @@ impl Snapshot {
     /// Requests that ended as `outcome`.
     pub(crate) fn ended(&self, outcome: Outcome) -> u64 {
         self.ended[0][outcome.index()] + self.ended[1][outcome.index()]
+    }
+
+    /// Connections to the upstream that are open, but for tunnels.
+    pub(crate) fn connections(&self) -> u64 {
+        u64::try_from(self.connections).unwrap_or(0)
     }
 
     /// Requests that wait.

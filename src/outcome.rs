@@ -62,6 +62,8 @@ pub(crate) enum Break {
     /// A 101 that nobody asked for, or to another protocol (RFC 9110, section
     /// 15.2.2).
     Upgrade,
+    /// More interim answers (1xx) than are taken.
+    Interim,
     /// The HTTP/2 stream was reset (RFC 9113, section 5.4.2).
     Reset,
 }
@@ -306,6 +308,7 @@ impl Break {
             Self::HeadTooLong => "the head of the upstream's answer is too long",
             Self::TransferCoding => "the upstream's answer is coded in a way other than `chunked`",
             Self::Upgrade => "the upstream changed to a protocol that was not asked for",
+            Self::Interim => "the upstream sent interim answers without end",
             Self::Reset => "the upstream reset the request",
         }
     }
@@ -315,7 +318,7 @@ impl Break {
         match self {
             Self::Unanswered => "connection_terminated",
             Self::Incomplete => "http_response_incomplete",
-            Self::Malformed | Self::Reset => "http_protocol_error",
+            Self::Malformed | Self::Interim | Self::Reset => "http_protocol_error",
             Self::HeadTooLong => "http_response_header_section_size",
             Self::TransferCoding => "http_response_transfer_coding",
             Self::Upgrade => "http_upgrade_failed",

@@ -16,6 +16,7 @@ use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
 
 use crate::config::{self, Forwarded};
+use crate::http::interim::Asker;
 use crate::http::plain::request::{self as plain, Plain, Rewrite};
 use crate::http::{answer, head, upgrade};
 use crate::lane::{Lane, Passage};
@@ -86,11 +87,13 @@ impl Proxy {
         }
     }
 
-    /// Answers one request. `caller` is the address it came from, if it has one.
+    /// Answers one request. `caller` is the address it came from, if it has one;
+    /// interim answers go to `asker`.
     pub(crate) async fn handle(
         &self,
         request: Request<Incoming>,
         caller: Option<IpAddr>,
+        asker: Option<Asker>,
     ) -> Response<AnswerBody> {
         let (mut head, body) = request.into_parts();
         let (version, has_body) = (head.version, !body.is_end_stream());
@@ -110,12 +113,18 @@ impl Proxy {
         let offered = protocols.map(|protocols| route.lane.offer_upgrade(&mut head, protocols));
         let reply = match offered {
             Some(Err(outcome)) => Err(route.lane.refuse(charge.clone(), outcome, note)),
-            Some(Ok(())) | None => route.lane.call(head, body, charge.clone(), note).await,
+            Some(Ok(())) | None => {
+                let call = route.lane.call(head, body, charge.clone(), note, asker);
+                call.await
+            }
         };
         match reply {
             Ok(mut response) => {
                 if response.status() == StatusCode::NOT_MODIFIED && version <= Version::HTTP_11 {
                     response.body_mut().keep_length();
+                }
+                if response.body().is_early() && version <= Version::HTTP_11 {
+                    close(&mut response);
                 }
                 *response.version_mut() = Version::HTTP_11;
                 response.map(Either::Left)
@@ -149,9 +158,10 @@ impl Proxy {
         &self,
         call: PlainCall,
         timer: &mut Timer,
+        asker: Option<Asker>,
     ) -> Response<AnswerBody> {
         let lane = &self.routes[call.route].lane;
-        match lane.call_plain(call.request, call.note, timer).await {
+        match lane.call_plain(call.request, call.note, timer, asker).await {
             Ok(response) => response.map(Either::Left),
             Err(outcome) => refusal(outcome, lane.retry_after(&Charge::ONE, outcome), false),
         }
@@ -293,10 +303,14 @@ fn plain_rules(
 fn refusal(outcome: Outcome, wait: Duration, has_body: bool) -> Response<AnswerBody> {
     let mut response = answer::answer(outcome, wait);
     if has_body {
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().insert(CONNECTION, close);
+        close(&mut response);
     }
     response.map(Either::Right)
+}
+
+fn close<B>(response: &mut Response<B>) {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(CONNECTION, close);
 }
 
 /// How the log names a request: never with its query, which may hold secrets.

@@ -11,12 +11,13 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use ::http::{Request, Response, StatusCode};
+use ::http::{Request, Response, StatusCode, Version};
 use arc_swap::ArcSwap;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -28,6 +29,8 @@ use tokio::sync::watch;
 use tokio::time;
 
 use crate::config;
+use crate::http::head;
+use crate::http::interim::Asker;
 use crate::listen::Listener;
 use crate::proxy::{AnswerBody, Proxy};
 use crate::timer::Timer;
@@ -41,6 +44,7 @@ mod activity;
 mod connections;
 mod ending;
 mod framing;
+mod interim;
 mod linger;
 mod plain;
 mod sniff;
@@ -152,7 +156,7 @@ impl Server {
     where
         T: AsyncRead + AsyncWrite + Reset + Send + Unpin + 'static,
     {
-        if let Some(bytes) = plain::serve(&self, &mut stream, &seat.activity).await {
+        if let Some(bytes) = plain::serve(&self, &mut stream, &seat).await {
             // In a box, as most connections never come here.
             Box::pin(self.serve_other(stream, bytes, peer, seat)).await;
         }
@@ -176,7 +180,7 @@ impl Server {
         };
         let Ok(Ok(sniffed)) = sniffed else { return };
         let activity = &seat.activity;
-        let service = self.service(activity, &ending, peer);
+        let service = self.service(&seat, &ending, peer);
         let stream = Stream::new(stream, sniffed, settings, activity, &ending);
         let result = match stream.is_raw() {
             false => {
@@ -206,7 +210,7 @@ impl Server {
     /// refused.
     fn service(
         &self,
-        activity: &Arc<Activity>,
+        seat: &Seat,
         ending: &Arc<Ending>,
         peer: Option<IpAddr>,
     ) -> impl Service<
@@ -215,19 +219,32 @@ impl Server {
         Error = Infallible,
         Future: Send + 'static,
     > + use<> {
-        let (proxy, activity) = (Arc::clone(&self.proxy), Arc::clone(activity));
+        let (proxy, activity) = (Arc::clone(&self.proxy), Arc::clone(&seat.activity));
+        let connection = seat.number;
         let ending = Arc::clone(ending);
-        service_fn(move |request: Request<Incoming>| {
+        service_fn(move |mut request: Request<Incoming>| {
             let proxy = proxy.load_full();
             let (number, underway) = activity.begin();
+            if activity.asks_whole_server(number) {
+                head::ask_whole_server(request.uri_mut());
+            }
             let refusal = activity.refusal(number);
             let (activity, ending) = (Arc::clone(&activity), Arc::clone(&ending));
             async move {
                 let version = request.version();
+                // To others hyper knows no way to send interim answers, or they
+                // do not know them (RFC 9110, section 15.2).
+                let request_number = NonZeroU64::new(number + 1);
+                let asker = request_number.filter(|_| version == Version::HTTP_11);
+                let asker = asker.map(|request| Asker {
+                    connection,
+                    request,
+                });
                 let mut response = match refusal {
                     Some(fault) => proxy.refuse_unread(fault),
-                    None => proxy.handle(request, peer).await,
+                    None => proxy.handle(request, peer, asker).await,
                 };
+                activity.inbox.answer(number);
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     activity.upgrade();
                 }
@@ -313,6 +330,7 @@ impl Server {
                 // What they say is read from the flags below.
                 let _: Poll<_> = signal.as_mut().poll(cx);
                 let _: Poll<_> = dismissed.as_mut().poll(cx);
+                activity.inbox.belongs_to(cx.waker());
                 if activity.is_unwanted() || *draining.borrow() {
                     // Accepted just before: a request that has come with it is
                     // taken up first, or it would be thrown away.

@@ -8,7 +8,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -20,21 +20,23 @@ use hyper::client::conn::http2;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use crate::http::body::Upload;
+use crate::http::body::{Progress, Upload};
+use crate::http::interim::Asker;
 use crate::http::plain::request::{Plain, is_repeatable};
 #[cfg(test)]
 pub(crate) use connect::fake;
-pub(crate) use connect::{ConnectError, Dialer};
+pub(crate) use connect::{ConnectError, Dialer, Driver};
 pub(crate) use failure::SendError;
 pub(crate) use inbound::{Inbound, InboundError};
-use lent::Loan;
-pub(crate) use plain::read;
+use lent::{Leave, Loan};
 use plain::{Exchange, Line};
+pub(crate) use plain::{Guard, read};
 pub(crate) use pool::Pool;
 
 mod connect;
 mod failure;
 mod inbound;
+mod interim;
 mod lent;
 mod plain;
 mod pool;
@@ -70,7 +72,7 @@ enum Protocol {
 }
 
 /// What comes of a request that was sent.
-type Sent = Result<Response<Inbound>, Box<SendError>>;
+pub(crate) type Sent = Result<Response<Inbound>, Box<SendError>>;
 
 /// A request on its way to the upstream.
 #[derive(Debug)]
@@ -78,6 +80,24 @@ pub(crate) enum Outgoing {
     /// Its target is a path and query.
     Parsed(Box<Request<Upload>>),
     Plain(Plain),
+}
+
+/// What is told of the response to a plain request before that is there.
+pub(crate) trait Ear {
+    /// Whether nobody has to look at the fields of a response of that `status`.
+    fn is_fine(&self, status: StatusCode) -> bool;
+
+    /// An interim answer has come, with this `head`.
+    fn hear(&self, head: &[u8]);
+}
+
+/// Where every field is looked at.
+impl Ear for () {
+    fn is_fine(&self, _status: StatusCode) -> bool {
+        false
+    }
+
+    fn hear(&self, _head: &[u8]) {}
 }
 
 /// One of the calls on an HTTP/2 connection.
@@ -137,11 +157,11 @@ impl Outgoing {
         }
     }
 
-    /// Counts the pieces of its body that are passed on, where that streams.
-    pub(crate) fn pieces(&self) -> Option<Arc<AtomicU64>> {
+    /// What is passed on of its body, where that streams.
+    pub(crate) fn progress(&self) -> Option<Arc<Progress>> {
         match self {
             Self::Plain(_) => None,
-            Self::Parsed(request) => request.body().pieces(),
+            Self::Parsed(request) => request.body().progress(),
         }
     }
 
@@ -166,24 +186,25 @@ pub(crate) fn head_bytes(uri: &Uri, headers: &HeaderMap) -> usize {
 }
 
 impl Connection {
-    /// Sends `request`; the future waits for the response head. `origin` is the
-    /// upstream's scheme and authority. A response to a plain request whose status
-    /// is `fine` has its fields not in a map, see [`Inbound::ready`].
-    /// Tasks that it takes run on `runtime`.
+    /// Sends `request` to the upstream of `dialer`; the future waits for the response
+    /// head. Where `ear` says so, a response to a plain request has its fields not in
+    /// a map, see [`Inbound::ready`]. Interim answers of HTTP/1.1 go to `asker`. Tasks
+    /// that it takes run on `runtime`.
     ///
     /// # Errors
     ///
     /// The connection broke, the body could not be read to its end, or the
     /// response cannot be passed on.
-    pub(crate) fn send<F>(
+    pub(crate) fn send<E>(
         &mut self,
         request: Outgoing,
-        origin: &Origin,
+        dialer: &Dialer,
         runtime: &Handle,
-        fine: F,
-    ) -> impl Future<Output = Sent> + Send + use<F>
+        ear: E,
+        asker: Option<Asker>,
+    ) -> impl Future<Output = Sent> + Send + use<E>
     where
-        F: Fn(StatusCode) -> bool + Send + Unpin,
+        E: Ear + Send + Unpin,
     {
         self.used = Some(Instant::now());
         match (
@@ -191,7 +212,7 @@ impl Connection {
             std::mem::replace(&mut self.protocol, Protocol::Away),
         ) {
             (Outgoing::Plain(plain), Protocol::Http1(line)) => {
-                Sending::Plain(Exchange::new(line, plain, fine))
+                Sending::Plain(Exchange::new(line, plain, ear))
             }
             (request, protocol) => {
                 self.protocol = protocol;
@@ -199,7 +220,7 @@ impl Connection {
                     Outgoing::Parsed(request) => request,
                     Outgoing::Plain(plain) => Box::new(plain.into_request()),
                 };
-                Sending::Other(self.send_parsed(request, origin, runtime))
+                Sending::Other(self.send_parsed(request, dialer, runtime, asker))
             }
         }
     }
@@ -207,13 +228,16 @@ impl Connection {
     fn send_parsed(
         &mut self,
         mut request: Box<Request<Upload>>,
-        origin: &Origin,
+        dialer: &Dialer,
         runtime: &Handle,
+        asker: Option<Asker>,
     ) -> Pin<Box<dyn Future<Output = Sent> + Send>> {
+        let origin = dialer.origin();
         match std::mem::replace(&mut self.protocol, Protocol::Away) {
             Protocol::Http1(line) => {
                 origin.address_http1(&mut request);
-                let (loan, sent) = lent::send(line, *request, runtime);
+                let tap = dialer.tap(asker);
+                let (loan, sent) = lent::send(line, *request, tap, runtime);
                 self.protocol = Protocol::Lent(loan);
                 Box::pin(sent)
             }
@@ -234,6 +258,13 @@ impl Connection {
                 let error = SendError::unsent(Outgoing::Parsed(request));
                 Box::pin(std::future::ready(Err(Box::new(error))))
             }
+        }
+    }
+
+    /// Keeps `guard` until the connection has closed.
+    pub(crate) fn hold(&mut self, guard: Box<dyn Guard>) {
+        if let Protocol::Http1(line) = &mut self.protocol {
+            line.guard = Some(guard);
         }
     }
 
@@ -305,7 +336,14 @@ impl Connection {
     /// Lets the exchange on it end by itself, after which it closes.
     pub(crate) fn let_go(self) {
         if let Protocol::Lent(loan) = self.protocol {
-            loan.let_go();
+            loan.leave(Leave::LetGo);
+        }
+    }
+
+    /// Closes it at once where it is HTTP/1.1, whatever is being sent.
+    pub(crate) fn cut(self) {
+        if let Protocol::Lent(loan) = self.protocol {
+            loan.leave(Leave::Cut);
         }
     }
 
@@ -316,12 +354,12 @@ impl Connection {
 }
 
 /// A request that is being sent: the plain kind without a box.
-enum Sending<F> {
-    Plain(Exchange<F>),
+enum Sending<E> {
+    Plain(Exchange<E>),
     Other(Pin<Box<dyn Future<Output = Sent> + Send>>),
 }
 
-impl<F: Fn(StatusCode) -> bool + Unpin> Future for Sending<F> {
+impl<E: Ear + Unpin> Future for Sending<E> {
     type Output = Sent;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

@@ -22,7 +22,7 @@ mod value;
 pub(super) use entry::{Addresses, Dialect, Header, Limit, Signal};
 pub(super) use read::read;
 pub(super) use tree::Tree;
-pub(super) use value::{Bound, Bytes, Count, Pause, Percent, Status, Written};
+pub(super) use value::{Bound, Bytes, Count, Number, Pause, Percent, Status, Written};
 
 /// Tables that the user names, by name; sort by place for the file's order.
 pub(super) type Named<T> = BTreeMap<Spanned<String>, Spanned<T>>;
@@ -239,6 +239,7 @@ pub(super) struct Connection {
     pub(super) attempts: Option<Count>,
     pub(super) idle_timeout: Option<Written<Duration>>,
     pub(super) max_age: Option<Written<Duration>>,
+    pub(super) warm: Option<Spanned<Number>>,
     pub(super) http2: Option<Http2>,
 }
 

@@ -357,6 +357,8 @@ pub struct Connection {
     pub idle_timeout: Duration,
     /// How old a connection may get.
     pub max_age: Duration,
+    /// Connections that are opened ahead of time and kept, over all cores.
+    pub warm: usize,
     /// When HTTP/2 is spoken.
     pub http2: Http2,
 }

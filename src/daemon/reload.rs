@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::{DaemonError, dialers};
 use crate::config::{self, Config};
+use crate::http::interim::Audience;
 use crate::lane::{Roster, Shared};
 use crate::metrics::Reloads;
 use crate::state::{Clock, State};
@@ -72,6 +73,8 @@ pub(super) struct Lanes {
     followed: Arc<Semaphore>,
     /// For the lanes: becomes true when the drain time is over.
     cut: watch::Receiver<bool>,
+    /// Takes interim answers to their callers.
+    audience: Arc<dyn Audience>,
 }
 
 impl Lanes {
@@ -85,6 +88,7 @@ impl Lanes {
         dialers: Vec<Dialer>,
         state: State,
         cut: watch::Receiver<bool>,
+        audience: Arc<dyn Audience>,
     ) -> Result<Self, DaemonError> {
         let log_requests = config.log.requests;
         let mut this = Self {
@@ -94,6 +98,7 @@ impl Lanes {
             reloads: Arc::default(),
             followed: Arc::new(Semaphore::new(0)),
             cut,
+            audience,
         };
         let upstreams = this.config.upstreams.iter().zip(dialers);
         let lanes = upstreams.map(|(upstream, dialer)| this.lane(upstream, dialer));
@@ -170,6 +175,7 @@ impl Lanes {
                 continue;
             }
             let same = before.is_some_and(|before| is_reached_as(before, &upstream));
+            let dialer = dialer.heard_by(Arc::clone(&self.audience));
             lane.reconfigure(upstream, (!same).then_some(dialer));
         }
         let next = self.roster.borrow().next(lanes, config.log.requests);
@@ -201,6 +207,7 @@ impl Lanes {
         let kept = kept.map_err(DaemonError::State)?;
         let (client, cores) = (&self.config.client, self.config.threads.get());
         let (upstream, cut) = (upstream.clone(), self.cut.clone());
+        let dialer = dialer.heard_by(Arc::clone(&self.audience));
         let lane = Shared::new(upstream, client, dialer, cores, cut, self.state.seed());
         Ok(Arc::new(match kept {
             Some((journal, past)) => lane.remember(journal, &past, &clock),

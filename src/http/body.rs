@@ -11,7 +11,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -70,14 +70,32 @@ impl UploadError {
     }
 }
 
+/// Pieces of a call whose request body streams, in each direction: while one side
+/// sends, the other may be silent.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    pub(crate) up: AtomicU64,
+    pub(crate) down: AtomicU64,
+    /// Whether the request body has come to its end.
+    sent: AtomicBool,
+}
+
+impl Progress {
+    /// Whether the caller has sent all of its body.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.sent.load(Ordering::Relaxed)
+    }
+}
+
 /// The part of a body that the caller has not sent yet.
 #[derive(Debug)]
 struct Rest {
     incoming: Incoming,
     left: u64,
     stall: Stall,
-    /// Pieces passed on so far.
-    pieces: Arc<AtomicU64>,
+    progress: Arc<Progress>,
+    /// Pieces of the response when the caller was last found silent.
+    seen: u64,
 }
 
 impl Upload {
@@ -96,7 +114,8 @@ impl Upload {
             incoming,
             left: bounds.max,
             stall: Stall::new(bounds.stall),
-            pieces: Arc::default(),
+            progress: Arc::default(),
+            seen: 0,
         };
         if announced.lower() > bounds.buffer as u64 {
             return Ok(Self {
@@ -143,9 +162,9 @@ impl Upload {
         self.read.len()
     }
 
-    /// Counts the pieces that are passed on, where the body streams.
-    pub(crate) fn pieces(&self) -> Option<Arc<AtomicU64>> {
-        Some(Arc::clone(&self.rest.as_ref()?.pieces))
+    /// What is passed on, where the body streams.
+    pub(crate) fn progress(&self) -> Option<Arc<Progress>> {
+        Some(Arc::clone(&self.rest.as_ref()?.progress))
     }
 
     /// The names of its trailers, as far as they are known.
@@ -232,11 +251,17 @@ impl Rest {
     ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         let mut next = self.incoming.frame();
         let Poll::Ready(frame) = Pin::new(&mut next).poll(cx) else {
-            ready!(self.stall.poll(cx));
+            ready!(
+                self.stall
+                    .poll_unless_moved(cx, &self.progress.down, &mut self.seen)
+            );
             return Poll::Ready(Some(Err(UploadError::Stalled)));
         };
         self.stall.moved();
-        self.pieces.fetch_add(1, Ordering::Relaxed);
+        self.progress.up.fetch_add(1, Ordering::Relaxed);
+        if frame.is_none() || self.incoming.is_end_stream() {
+            self.progress.sent.store(true, Ordering::Relaxed);
+        }
         let frame = match frame {
             None => return Poll::Ready(None),
             Some(Err(error)) => return Poll::Ready(Some(Err(UploadError::Broken(error)))),
@@ -283,6 +308,25 @@ impl Stall {
     /// Something moved.
     pub(crate) fn moved(&mut self) {
         self.waiting = false;
+    }
+
+    /// The same where `other` pieces count as well: `seen` is how many of them
+    /// there were when it last would have rung. It rings after at most twice its
+    /// span.
+    pub(crate) fn poll_unless_moved(
+        &mut self,
+        cx: &mut Context<'_>,
+        other: &AtomicU64,
+        seen: &mut u64,
+    ) -> Poll<()> {
+        loop {
+            ready!(self.poll(cx));
+            let now = other.load(Ordering::Relaxed);
+            if std::mem::replace(seen, now) == now {
+                return Poll::Ready(());
+            }
+            self.moved();
+        }
     }
 
     /// Nothing moves: ready when that has been so for too long.

@@ -7,6 +7,10 @@
 use super::grammar::{is_text, is_token};
 use crate::outcome::Fault;
 
+/// The longest body, and the longest chunk: what fits a signed number of 64 bits,
+/// as with everybody else. No caller lives to see its end.
+pub(crate) const LONGEST_BODY: u64 = i64::MAX as u64;
+
 /// Most digits of a chunk's size, leading zeros included.
 const MAX_DIGITS: u8 = 16;
 
@@ -188,7 +192,10 @@ impl Chunks {
         }
         self.digits += 1;
         self.size = self.size << 4 | u64::from(digit);
-        Ok(State::Size)
+        match self.size <= LONGEST_BODY {
+            true => Ok(State::Size),
+            false => Err(Fault::Chunk),
+        }
     }
 
     /// `chunk-ext`, with the space that RFC 9112, section 7.1.1, asks to pass by

@@ -249,6 +249,8 @@ pub(crate) fn take_hop(head: &mut Parts) -> bool {
         return true;
     }
     let left = head.headers.get(MAX_FORWARDS);
+    // `parse` would take a sign as well.
+    let left = left.filter(|left| left.as_bytes().iter().all(u8::is_ascii_digit));
     let left = left.and_then(|left| left.to_str().ok()?.parse::<u64>().ok());
     match left.map(|left| left.checked_sub(1)) {
         Some(Some(left)) => {
@@ -361,21 +363,34 @@ pub(crate) fn queue_time<R>(wait: Duration, show: impl FnOnce([&[u8]; 4]) -> R) 
     show([b"pacegate_queue;dur=", millis, b".", &rest])
 }
 
+/// Makes the target `*`: RFC 9112, section 3.2.4.
+pub(crate) fn ask_whole_server(uri: &mut Uri) {
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::from_static("*"));
+    if let Ok(whole) = Uri::from_parts(parts) {
+        *uri = whole;
+    }
+}
+
 /// The path and query to send: the caller's own bytes, less the first `prefix`
 /// bytes of the path.
 pub(crate) fn target(uri: &Uri, prefix: usize) -> PathAndQuery {
     let whole = uri.path_and_query().cloned();
     let whole = whole.unwrap_or_else(|| PathAndQuery::from_static("/"));
-    if prefix == 0 {
+    let rest = &whole.as_str()[prefix..];
+    // A URI may have a query and no path; HTTP/2 would send that as it is.
+    if prefix == 0 && !rest.starts_with('?') {
         return whole;
     }
-    let rest = &whole.as_str()[prefix..];
     let rooted = match rest.as_bytes().first() {
         Some(b'/') => rest.to_owned(),
         _ => format!("/{rest}"),
     };
     PathAndQuery::try_from(rooted).unwrap_or(whole)
 }
+
+#[cfg(test)]
+mod fuzz;
 
 #[cfg(test)]
 mod tests {

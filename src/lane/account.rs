@@ -12,6 +12,8 @@ use ::http::StatusCode;
 use tokio::time::Instant;
 
 use super::Core;
+use crate::http::body::Progress;
+use crate::http::interim::Asker;
 use crate::metrics::{Again, Phase};
 use crate::outcome::Outcome;
 use crate::pacing::Charge;
@@ -27,6 +29,10 @@ pub(super) struct Account {
     /// Turns that came to nothing.
     failures: u32,
     charge: Charge,
+    /// Who hears interim answers.
+    asker: Option<Asker>,
+    /// What moves, where its body streams.
+    progress: Option<Arc<Progress>>,
     line: Option<Box<Line>>,
 }
 
@@ -63,8 +69,26 @@ impl Account {
             started: now,
             failures: 0,
             charge,
+            asker: None,
+            progress: None,
             line: line.map(Box::new),
         }
+    }
+
+    /// Interim answers go to `asker`.
+    pub(super) fn of(mut self, asker: Option<Asker>) -> Self {
+        self.asker = asker;
+        self
+    }
+
+    /// Its body streams, or not.
+    pub(super) fn stream(&mut self, progress: Option<Arc<Progress>>) {
+        self.progress = progress;
+    }
+
+    /// What moves, where its body streams.
+    pub(super) fn progress(&self) -> Option<&Arc<Progress>> {
+        self.progress.as_ref()
     }
 
     /// The request has a place in the queue.
@@ -125,6 +149,11 @@ impl Account {
     /// What its turn costs.
     pub(super) fn charge(&self) -> &Charge {
         &self.charge
+    }
+
+    /// Who hears interim answers.
+    pub(super) fn asker(&self) -> Option<Asker> {
+        self.asker
     }
 
     /// When it was taken in hand.

@@ -25,6 +25,7 @@ use super::worker;
 use super::{Core, Lane, Reply, Shared};
 use crate::config::WhenFull;
 use crate::http::body::{Bounds, Upload, UploadError};
+use crate::http::interim::Asker;
 use crate::http::plain::request::Plain;
 use crate::outcome::Outcome;
 use crate::pacing::Charge;
@@ -55,14 +56,16 @@ enum Step<'a> {
 impl Lane {
     /// Takes charge of a request until its response head is there.
     /// `note` names the request in the log; `None` where it is not logged.
+    /// Interim answers go to `asker`.
     pub(crate) fn call<'a>(
         &'a self,
         head: request::Parts,
         body: Incoming,
         charge: Charge,
         note: Option<String>,
+        asker: Option<Asker>,
     ) -> impl Future<Output = Reply> + Send + 'a {
-        let account = Account::new(&self.0, charge, note);
+        let account = Account::new(&self.0, charge, note).of(asker);
         let request = match body.is_end_stream() {
             true => Ok((parsed(head, Upload::default()), account)),
             false => Err(Box::new((head, body, account))),
@@ -86,8 +89,9 @@ impl Lane {
         request: Plain,
         note: Option<String>,
         timer: &'a mut Timer,
+        asker: Option<Asker>,
     ) -> impl Future<Output = Reply> + Send + 'a {
-        let account = Account::new(&self.0, Charge::ONE, note);
+        let account = Account::new(&self.0, Charge::ONE, note).of(asker);
         self.go_on(self.begin(Outgoing::Plain(request), account, None, timer))
     }
 

@@ -11,8 +11,7 @@
 //!   otherwise within the retry budget.
 
 use std::future::{Future, poll_fn};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Poll, ready};
 use std::time::{Duration, SystemTime};
 
@@ -29,11 +28,12 @@ use super::turn::Taken;
 use super::{Core, Shared};
 use crate::dialect::{self, Verdict};
 use crate::http::head;
+use crate::http::interim::Asker;
 use crate::metrics::Again;
 use crate::outcome::{Break, Outcome};
 use crate::pacing::{End, Reading};
 use crate::timer::Timer;
-use crate::upstream::{Inbound, Outgoing, SendError};
+use crate::upstream::{self, Inbound, Outgoing, SendError};
 
 /// The body of a refusal that is read so that its connection can be kept.
 const REFUSAL_BODY: usize = 64 * 1024;
@@ -65,7 +65,7 @@ pub(super) fn run<'a>(
     core: &'a Core,
     mut lease: Lease,
     turn: Taken,
-    (request, account): (Outgoing, Account),
+    (request, mut account): (Outgoing, Account),
     timer: &'a mut Timer,
 ) -> impl Future<Output = Result<Response<Passage>, Broken>> + Send + use<'a> {
     // Not one async fn: its future would hold the request several times over.
@@ -78,12 +78,31 @@ pub(super) fn run<'a>(
         Outgoing::Parsed(request) => request.extensions().get::<Offer>().cloned(),
         Outgoing::Plain(_) => None,
     };
-    let over = over(shared, &account, request.pieces(), timer);
-    let settings = shared.settings.load_full();
-    let sent = lease.send(request, move |status| dialect::is_fine(&settings, status));
+    account.stream(request.progress());
+    let over = over(shared, &account, timer);
+    let asker = account.asker();
+    let sent = lease.send(request, Ear { shared, asker }, asker);
     // In a box, since it goes far.
     let flight = Box::new(Flight { account, lease });
     finish(shared, flight, turn, sent, over, (spare, offer))
+}
+
+/// What the lane hears of the response to a plain request before that is there.
+struct Ear<'a> {
+    shared: &'a Shared,
+    asker: Option<Asker>,
+}
+
+impl upstream::Ear for Ear<'_> {
+    fn is_fine(&self, status: StatusCode) -> bool {
+        dialect::is_fine(&self.shared.settings(), status)
+    }
+
+    fn hear(&self, head: &[u8]) {
+        if let Some(asker) = self.asker {
+            self.shared.dialer.load().tell(asker, head);
+        }
+    }
 }
 
 /// Returns when the response head is not waited for any longer: for too long since
@@ -91,11 +110,11 @@ pub(super) fn run<'a>(
 fn over<'a>(
     shared: &'a Shared,
     account: &Account,
-    pieces: Option<Arc<AtomicU64>>,
     timer: &'a mut Timer,
 ) -> impl Future<Output = Over> + Send + use<'a> {
     let span = shared.settings().timeouts.response;
     let end = account.end_of_time();
+    let progress = account.progress().cloned();
     let bound = move |from: Instant| end.map_or(from + span, |end| end.min(from + span));
     let mut until = bound(account.started());
     let mut seen = 0;
@@ -105,9 +124,9 @@ fn over<'a>(
                 return Poll::Ready(Over::Cut);
             }
             ready!(timer.poll(cx, until));
-            let passed = pieces
+            let passed = progress
                 .as_ref()
-                .map_or(0, |pieces| pieces.load(Ordering::Relaxed));
+                .map_or(0, |progress| progress.up.load(Ordering::Relaxed));
             let now = Instant::now();
             if passed == seen || end.is_some_and(|end| end <= now) {
                 return Poll::Ready(Over::Silent);

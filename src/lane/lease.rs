@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ::http::header::UPGRADE;
-use ::http::{Response, StatusCode};
 use tokio::time::Instant;
 
 use super::account::Account;
@@ -15,7 +14,8 @@ use super::link::Link;
 use super::tunnel;
 use super::worker::hire;
 use super::{Core, Shared};
-use crate::upstream::{Connection, Inbound, Outgoing, SendError};
+use crate::http::interim::Asker;
+use crate::upstream::{Connection, Ear, Inbound, Outgoing, Sent};
 
 /// One of the `max_in_flight` slots.
 #[derive(Debug)]
@@ -75,13 +75,14 @@ impl Lease {
     }
 
     /// Sends `request` on the connection, see [`Connection::send`].
-    pub(super) fn send<F>(
+    pub(super) fn send<E>(
         &mut self,
         request: Outgoing,
-        fine: F,
-    ) -> impl Future<Output = Result<Response<Inbound>, Box<SendError>>> + Send + use<F>
+        ear: E,
+        asker: Option<Asker>,
+    ) -> impl Future<Output = Sent> + Send + use<E>
     where
-        F: Fn(StatusCode) -> bool + Send + Unpin,
+        E: Ear + Send + Unpin,
     {
         let connection = self.connection.as_mut();
         let connection = connection.expect("a lease has its connection until it is finished");
@@ -95,10 +96,11 @@ impl Lease {
             true => Err(Box::pin(tunnel::send_apart(
                 Arc::clone(&self.core),
                 request,
+                asker,
             ))),
             false => {
-                let origin = self.link.dialer.origin();
-                Ok(connection.send(request, origin, &self.core.runtime, fine))
+                let dialer = &self.link.dialer;
+                Ok(connection.send(request, dialer, &self.core.runtime, ear, asker))
             }
         };
         async move {
@@ -134,6 +136,13 @@ impl Lease {
     pub(super) fn close(mut self) -> Slot {
         let slot = self.slot.take();
         slot.expect("a lease has its slot until it is given up")
+    }
+
+    /// The call is over before all of its request was sent: that stops.
+    pub(super) fn cut(mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.cut();
+        }
     }
 
     /// The call is over and the connection can be used again.

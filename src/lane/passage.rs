@@ -6,6 +6,8 @@
 //! `aborted`. The slot in flight is free from that moment, not earlier.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -14,7 +16,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use super::beginning::{Beginning, Piece};
 use super::lease::Flight;
 use crate::config;
-use crate::http::body::Stall;
+use crate::http::body::{Progress, Stall};
 use crate::http::plain::response::Ready;
 use crate::outcome::Outcome;
 use crate::upstream::{Inbound, InboundError};
@@ -28,7 +30,12 @@ pub(crate) struct Passage {
     /// Whether the server must not know that there is no body.
     coy: bool,
     flight: Option<Box<Flight>>,
+    /// Whether it began before the request body had ended.
+    early: bool,
     stall: Stall,
+    /// Pieces of a request body that streams, when the upstream was last found
+    /// silent.
+    seen: u64,
 }
 
 /// Why a response body broke off.
@@ -43,12 +50,16 @@ pub(crate) enum PassageError {
 impl Passage {
     pub(super) fn new(incoming: Inbound, flight: Box<Flight>, timeouts: &config::Timeouts) -> Self {
         let stall = Stall::new(timeouts.stall).until(flight.account.end_of_time());
+        let progress = flight.account.progress();
+        let early = progress.is_some_and(|body| !body.is_sent());
         let mut passage = Self {
             incoming,
             begin: None,
             coy: false,
             flight: Some(flight),
+            early,
             stall,
+            seen: 0,
         };
         passage.end_if_complete();
         passage
@@ -67,7 +78,9 @@ impl Passage {
             begin: None,
             coy: false,
             flight: None,
+            early: false,
             stall: Stall::new(timeouts.stall),
+            seen: 0,
         }
     }
 
@@ -75,6 +88,12 @@ impl Passage {
     /// body follows, as in a 304. hyper would drop it.
     pub(crate) fn keep_length(&mut self) {
         self.coy = true;
+    }
+
+    /// Whether the caller may still be sending its body, which nobody may want any
+    /// more: what follows cannot be relied on to be another request.
+    pub(crate) fn is_early(&self) -> bool {
+        self.early
     }
 
     /// See [`Inbound::ready`].
@@ -90,12 +109,37 @@ impl Passage {
         }
     }
 
+    /// What moves, where the request body streams.
+    fn progress(&self) -> Option<&Arc<Progress>> {
+        self.flight.as_ref()?.account.progress()
+    }
+
+    /// Ready when the upstream has been silent for too long, and the caller too.
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Self {
+            flight,
+            stall,
+            seen,
+            ..
+        } = self;
+        match flight.as_ref().and_then(|flight| flight.account.progress()) {
+            Some(progress) => stall.poll_unless_moved(cx, &progress.up, seen),
+            None => stall.poll(cx),
+        }
+    }
+
     fn complete(&mut self) {
-        if let Some(flight) = self.flight.take() {
-            let Flight { mut lease, account } = *flight;
-            account.end(Outcome::Completed);
-            lease.take_back(&mut self.incoming);
-            lease.finish();
+        let Some(flight) = self.flight.take() else {
+            return;
+        };
+        let Flight { mut lease, account } = *flight;
+        // An upload that was answered early stops: its connection closes.
+        let sent = account.progress().is_none_or(|body| body.is_sent());
+        account.end(Outcome::Completed);
+        lease.take_back(&mut self.incoming);
+        match sent {
+            true => lease.finish(),
+            false => lease.cut(),
         }
     }
 
@@ -129,11 +173,14 @@ impl Body for Passage {
             }
         }
         let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
-            ready!(self.stall.poll(cx));
+            ready!(self.poll_stall(cx));
             self.abort();
             return Poll::Ready(Some(Err(PassageError::Stalled)));
         };
         self.stall.moved();
+        if let Some(progress) = self.progress() {
+            progress.down.fetch_add(1, Ordering::Relaxed);
+        }
         match frame {
             Some(Ok(frame)) => {
                 self.end_if_complete();

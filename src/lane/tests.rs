@@ -12,7 +12,10 @@ use rig::{Rig, Upstream};
 
 mod again;
 mod keys;
+mod pings;
 mod rig;
+mod two_way;
+mod warm;
 
 const MS: Duration = Duration::from_millis(1);
 

@@ -7,11 +7,14 @@
 //! the 101 its task runs the tunnel. The call's slot, turn and account are in it
 //! to its end. A side that ends its half leaves the other half open (half-close).
 //!
-//! Shutdown: a tunnel may go on for the drain time; then both sides are closed.
+//! Shutdown: a tunnel may go on for the drain time; then both sides of a WebSocket
+//! are told that we go away, and have a moment to close (`frames`, `pipe`); others
+//! are closed.
 
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,20 +22,26 @@ use ::http::header::HeaderValue;
 use ::http::{Response, request};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::io::split;
+use tokio::time::timeout;
 
 use super::lease::Flight;
 use super::{Core, Lane, Shared};
+use crate::http::interim::Asker;
 use crate::http::upgrade;
 use crate::outcome::Outcome;
-use crate::upstream::{Inbound, Outgoing, SendError};
+use crate::upstream::{Outgoing, SendError, Sent};
+use pipe::{Moved, Pipe};
 
-/// Bytes read at once, each way.
-const PIECE: usize = 16 * 1024;
+mod frames;
+mod pipe;
 
 /// For both sides to end their halves after we have ended ours.
 const FAREWELL: Duration = Duration::from_millis(250);
+
+/// For both sides of a WebSocket to close when they are told to. With `FAREWELL`
+/// it is less than the daemon waits for last answers.
+const GOODBYE: Duration = Duration::from_millis(600);
 
 /// One of the `max_upgrades` seats.
 #[derive(Debug)]
@@ -50,6 +59,7 @@ pub(super) struct Offer {
 pub(crate) struct Tunnel {
     caller: OnUpgrade,
     upstream: OnUpgrade,
+    websocket: bool,
     flight: Option<Box<Flight>>,
     idle: Duration,
     shared: Arc<Shared>,
@@ -121,11 +131,13 @@ impl Offer {
         flight: Box<Flight>,
     ) {
         let upstream = hyper::upgrade::on(&mut *response);
+        let websocket = protocols.as_bytes().eq_ignore_ascii_case(b"websocket");
         upgrade::write(response.headers_mut(), protocols);
         let shared = Arc::clone(&self.seat.0);
         let tunnel = Tunnel {
             caller: self.caller,
             upstream,
+            websocket,
             flight: Some(flight),
             idle: shared.settings().timeouts.tunnel_idle,
             shared,
@@ -138,14 +150,12 @@ impl Offer {
 
 /// Sends a request for an upgrade over an HTTP/1.1 connection of its own, where
 /// the lane's are HTTP/2, which has no upgrades (RFC 9113, section 8.6).
-pub(super) async fn send_apart(
-    core: Arc<Core>,
-    request: Outgoing,
-) -> Result<Response<Inbound>, Box<SendError>> {
+pub(super) async fn send_apart(core: Arc<Core>, request: Outgoing, asker: Option<Asker>) -> Sent {
     let dialer = core.shared.dialer.load_full();
     match dialer.connect_http1().await {
-        Ok((mut connection, _none)) => {
-            let sent = connection.send(request, dialer.origin(), &core.runtime, |_| false);
+        Ok(opened) => {
+            let mut connection = core.link.load().count(&core, opened);
+            let sent = connection.send(request, &dialer, &core.runtime, (), asker);
             let answered = sent.await;
             connection.let_go();
             answered
@@ -183,99 +193,48 @@ impl Tunnel {
         let (from_caller, to_caller) = split(TokioIo::new(caller));
         let (from_upstream, to_upstream) = split(TokioIo::new(upstream));
         let moved = Moved::new();
-        let mut there = Pipe::new(from_caller, to_upstream, &moved);
-        let mut back = Pipe::new(from_upstream, to_caller, &moved);
+        let mut there = Pipe::new(from_caller, to_upstream, &moved, self.websocket);
+        let mut back = Pipe::new(from_upstream, to_caller, &moved, self.websocket);
         let ended = tokio::select! {
             ended = async { tokio::try_join!(there.carry(), back.carry()) } => ended,
             () = moved.nothing_for(self.idle) => Err(io::ErrorKind::TimedOut.into()),
             () = self.shared.cut() => Err(io::ErrorKind::Interrupted.into()),
         };
-        match ended {
-            Ok(_) => Outcome::Completed,
-            Err(error) => {
-                tracing::debug!(%error, upstream = self.shared.name, "a tunnel ended");
-                let farewell = async { tokio::join!(there.close(), back.close()) };
-                // Whoever takes no notice is cut off.
-                let _ = timeout(FAREWELL, farewell).await;
-                Outcome::Aborted
-            }
+        let Err(error) = ended else {
+            return Outcome::Completed;
+        };
+        tracing::debug!(%error, upstream = self.shared.name, "a tunnel ended");
+        let stops = error.kind() == io::ErrorKind::Interrupted;
+        let parted = stops && part(&mut there, &mut back).await;
+        let farewell = async { tokio::join!(there.close(), back.close()) };
+        // Whoever takes no notice is cut off.
+        let _ = timeout(FAREWELL, farewell).await;
+        match parted {
+            true => Outcome::Completed,
+            false => Outcome::Aborted,
         }
     }
+}
+
+/// Has both sides of a WebSocket close it; whether they did.
+async fn part(there: &mut Pipe<'_>, back: &mut Pipe<'_>) -> bool {
+    // Towards a server frames are masked with what it cannot foresee (RFC 6455,
+    // section 5.3).
+    let mask = RandomState::new().hash_one(0).to_be_bytes();
+    let mask = [mask[0], mask[1], mask[2], mask[3]];
+    let parting = async {
+        let told = tokio::try_join!(there.say_goodbye(Some(mask)), back.say_goodbye(None))?;
+        if told != (true, true) {
+            return Ok(false);
+        }
+        tokio::try_join!(there.hear_goodbye(), back.hear_goodbye())?;
+        io::Result::Ok(true)
+    };
+    matches!(timeout(GOODBYE, parting).await, Ok(Ok(true)))
 }
 
 impl fmt::Debug for Tunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tunnel").finish_non_exhaustive()
-    }
-}
-
-/// When bytes were last moved, in either direction.
-struct Moved {
-    start: Instant,
-    /// Since `start`, in µs.
-    last: AtomicU64,
-}
-
-impl Moved {
-    fn new() -> Self {
-        Self {
-            start: Instant::now(),
-            last: AtomicU64::new(0),
-        }
-    }
-
-    fn now(&self) {
-        let micros = self.start.elapsed().as_micros();
-        self.last.store(micros as u64, Ordering::Relaxed);
-    }
-
-    /// Returns when nothing has moved for `span`.
-    async fn nothing_for(&self, span: Duration) {
-        loop {
-            let last = self.last.load(Ordering::Relaxed);
-            sleep_until(self.start + Duration::from_micros(last) + span).await;
-            if self.last.load(Ordering::Relaxed) == last {
-                return;
-            }
-        }
-    }
-}
-
-type Stream = TokioIo<Upgraded>;
-
-/// One direction. A writer that is behind holds its reader back.
-struct Pipe<'a> {
-    from: ReadHalf<Stream>,
-    to: WriteHalf<Stream>,
-    moved: &'a Moved,
-}
-
-impl<'a> Pipe<'a> {
-    fn new(from: ReadHalf<Stream>, to: WriteHalf<Stream>, moved: &'a Moved) -> Self {
-        Self { from, to, moved }
-    }
-
-    /// Passes bytes on until there are no more, and then says so.
-    async fn carry(&mut self) -> io::Result<()> {
-        let mut piece = vec![0; PIECE];
-        loop {
-            let length = self.from.read(&mut piece).await?;
-            self.moved.now();
-            if length == 0 {
-                return self.to.shutdown().await;
-            }
-            self.to.write_all(&piece[..length]).await?;
-            self.to.flush().await?;
-            self.moved.now();
-        }
-    }
-
-    /// Ends the half that is written, and reads the other to its end: what is
-    /// unread when a socket closes would throw away what was written to it.
-    async fn close(&mut self) -> io::Result<()> {
-        self.to.shutdown().await?;
-        let mut piece = [0; 1024];
-        while self.from.read(&mut piece).await? > 0 {}
-        Ok(())
     }
 }

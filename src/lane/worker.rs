@@ -133,16 +133,14 @@ async fn connection(core: &Core, link: &Link, began: Instant) -> Result<Connecti
     // Where one connection carries many calls, one at a time is opened, and
     // those who had to wait for it look first whether it has room for them.
     let mut dialing = None;
-    if link.shares.load(Ordering::Relaxed) {
+    if link.may_share() {
         let turn = link.dialing.lock().await;
         if let Some(connection) = link.pool.take(Instant::now()) {
             return Ok(connection);
         }
-        dialing = Some(turn).filter(|_| link.shares.load(Ordering::Relaxed));
+        dialing = Some(turn).filter(|_| link.may_share());
     }
     let connection = open(core, link).await?;
-    link.shares.store(connection.is_shared(), Ordering::Relaxed);
-    link.pool.offer(&connection);
     drop(dialing);
     Ok(connection)
 }
@@ -155,10 +153,8 @@ async fn open(core: &Core, link: &Link) -> Result<Connection, ConnectError> {
     loop {
         let from = Instant::now();
         match link.dialer.connect().await {
-            Ok((connection, driver)) => {
-                if let Some(driver) = driver {
-                    core.runtime.spawn(driver);
-                }
+            Ok(opened) => {
+                let connection = link.opened(core, opened);
                 shared.connected(from.elapsed());
                 return Ok(connection);
             }
@@ -254,7 +250,7 @@ impl Shared {
     }
 
     /// A connection was opened, and it took `time`.
-    fn connected(&self, time: Duration) {
+    pub(super) fn connected(&self, time: Duration) {
         if self.unreachable.swap(false, Ordering::Relaxed) {
             *self.outage() = None;
             tracing::info!(upstream = self.name, "the upstream can be reached again");

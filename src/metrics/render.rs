@@ -86,6 +86,10 @@ impl All {
         let help = "Requests sent and not yet ended";
         self.gauges(to, "pacegate_in_flight_requests", help, &|lane, row| {
             row(&[], lane.in_flight())
+        })?;
+        let help = "Connections to the upstream, in use or not";
+        self.gauges(to, "pacegate_upstream_connections", help, &|lane, row| {
+            row(&[], lane.connections())
         })
     }
 

@@ -7,7 +7,7 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::interim::Inbox;
 use crate::outcome::Fault;
 
 /// Not idle.
@@ -31,13 +32,21 @@ pub(super) struct Activity {
     ended: AtomicU64,
     /// Nanoseconds after `opened`, or [`BUSY`].
     idle_since: AtomicU64,
+    /// Whether the stream keeps something until the next of those that ends.
+    kept: AtomicBool,
     /// Whether the last response was `101`.
     upgraded: AtomicBool,
     /// The number of the request that is refused as it stands, counted from 0,
     /// and why.
     refusal: OnceLock<(u64, Fault)>,
+    /// The numbers of requests for the server as a whole, and whether there are
+    /// any. Held to put one in or take one out.
+    whole_server: Mutex<Vec<u64>>,
+    some_whole_server: AtomicBool,
     unwanted: AtomicBool,
     bell: Notify,
+    /// Interim answers to its last request.
+    pub(super) inbox: Inbox,
 }
 
 /// A request that is under way, as long as this lives.
@@ -58,10 +67,14 @@ impl Activity {
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
+            kept: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
             refusal: OnceLock::new(),
+            whole_server: Mutex::default(),
+            some_whole_server: AtomicBool::new(false),
             unwanted: AtomicBool::new(false),
             bell: Notify::new(),
+            inbox: Inbox::default(),
         }
     }
 
@@ -72,17 +85,21 @@ impl Activity {
         (number, Underway(Arc::clone(self)))
     }
 
-    /// A head has begun to come, which has a time of its own, or a plain request
-    /// has.
-    pub(super) fn stir(&self) {
-        self.idle_since.store(BUSY, Ordering::Relaxed);
+    /// An interim answer came for request `number`.
+    pub(super) fn hear(&self, number: u64, head: &[u8]) {
+        let begun = self.begun.load(Ordering::Relaxed);
+        self.inbox.put(number, begun, head);
     }
 
-    /// Nothing is under way.
-    pub(super) fn rest(&self) {
-        let idle = Instant::now() - self.opened;
-        let nanos = u64::try_from(idle.as_nanos()).unwrap_or(BUSY - 1);
-        self.idle_since.store(nanos, Ordering::Relaxed);
+    /// The stream keeps something until the request that is under way has ended, and
+    /// has told hyper that there is nothing.
+    pub(super) fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
+    }
+
+    /// A head has begun to come: it has a time of its own.
+    pub(super) fn stir(&self) {
+        self.idle_since.store(BUSY, Ordering::Relaxed);
     }
 
     /// Requests that were answered or given up.
@@ -108,6 +125,31 @@ impl Activity {
     pub(super) fn refusal(&self, number: u64) -> Option<Fault> {
         let (refused, fault) = self.refusal.get()?;
         (*refused == number).then_some(*fault)
+    }
+
+    /// Request `number` is for the server as a whole.
+    pub(super) fn ask_whole_server(&self, number: u64) {
+        self.whole_server().push(number);
+        self.some_whole_server.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether request `number` is, asked in the order of requests.
+    pub(super) fn asks_whole_server(&self, number: u64) -> bool {
+        if !self.some_whole_server.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut numbers = self.whole_server();
+        let is = numbers.contains(&number);
+        numbers.retain(|one| *one > number);
+        self.some_whole_server
+            .store(!numbers.is_empty(), Ordering::Relaxed);
+        is
+    }
+
+    fn whole_server(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.whole_server
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The last response was `101`.
@@ -153,7 +195,13 @@ impl Drop for Underway {
         let ended = activity.ended.fetch_add(1, Ordering::Relaxed) + 1;
         // All of a connection's requests begin and end in its own task.
         if ended == activity.begun.load(Ordering::Relaxed) {
-            activity.rest();
+            let idle = Instant::now() - activity.opened;
+            let nanos = u64::try_from(idle.as_nanos()).unwrap_or(BUSY - 1);
+            activity.idle_since.store(nanos, Ordering::Relaxed);
+        }
+        if activity.kept.load(Ordering::Relaxed) {
+            activity.kept.store(false, Ordering::Relaxed);
+            activity.inbox.wake();
         }
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
 use super::activity::Activity;
+use crate::http::interim::{Asker, Audience};
 
 /// Most connections that are dismissed at once, so that the search for the
 /// oldest is not done anew for each.
@@ -56,7 +57,7 @@ pub(super) struct Loop(Arc<Connections>);
 #[derive(Debug)]
 pub(super) struct Seat {
     connections: Arc<Connections>,
-    number: u64,
+    pub(super) number: u64,
     pub(super) activity: Arc<Activity>,
     _permit: OwnedSemaphorePermit,
 }
@@ -142,6 +143,17 @@ impl Connections {
 
     fn seats(&self) -> MutexGuard<'_, Seats> {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Audience for Connections {
+    fn tell(&self, asker: Asker, head: &[u8]) {
+        let seats = self.seats();
+        let activity = seats.taken.get(&asker.connection).cloned();
+        drop(seats);
+        if let Some(activity) = activity {
+            activity.hear(asker.request.get() - 1, head);
+        }
     }
 }
 

@@ -22,16 +22,21 @@ pub(super) struct Framing {
     heads: u64,
     /// Whether the method of the last request line was HEAD.
     head_only: bool,
+    /// The numbers of requests for the server as a whole that were not yet taken.
+    whole_server: Vec<u64>,
 }
 
-/// `Head` becomes what its head says, and that becomes `Head` again; `Over`,
-/// `Broken` and `Raw` are for good.
+/// `Head` becomes what its head says, that becomes `Served`, and when it was
+/// answered `Head` again; `Over`, `Broken` and `Raw` are for good.
 #[derive(Debug)]
 enum State {
     Head(Head),
     /// Bytes that are left of a body.
     Length(u64, After),
     Chunked(Chunks, After),
+    /// A request has gone by. What comes after it waits for its answer: if it were
+    /// let pass hyper would not see any more whether the caller hangs up.
+    Served,
     /// A request to upgrade has gone by: what comes after it depends on the
     /// answer.
     Asked,
@@ -68,19 +73,21 @@ pub(super) enum Rest {
     Refused(Fault),
     /// The body that goes on there is malformed.
     Broken(Fault),
-    /// It follows a request to upgrade: to be kept until that is answered.
+    /// It follows a request that must be answered first: to be kept until then.
     Keep,
     /// It follows the last request: to be thrown away.
     Waste,
 }
 
 impl Framing {
-    pub(super) fn new(bounds: Bounds) -> Self {
+    /// The reader of a connection that has brought so many `heads` before.
+    pub(super) fn new(bounds: Bounds, heads: u64) -> Self {
         Self {
             bounds,
             state: State::Head(Head::default()),
-            heads: 0,
+            heads,
             head_only: false,
+            whole_server: Vec::new(),
         }
     }
 
@@ -88,10 +95,13 @@ impl Framing {
     pub(super) fn raw() -> Self {
         Self {
             state: State::Raw,
-            ..Self::new(Bounds {
-                bytes: 0,
-                fields: 0,
-            })
+            ..Self::new(
+                Bounds {
+                    bytes: 0,
+                    fields: 0,
+                },
+                0,
+            )
         }
     }
 
@@ -105,9 +115,18 @@ impl Framing {
         self.head_only
     }
 
+    /// Of the heads that were let pass since this was last asked, the numbers of
+    /// those for the server as a whole, counted from 0.
+    pub(super) fn take_whole_server(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.whole_server)
+    }
+
     /// Whether the bytes that were let pass end with the end of a request.
     pub(super) fn is_whole(&self) -> bool {
-        matches!(self.state, State::Head(_) | State::Asked | State::Over)
+        matches!(
+            self.state,
+            State::Head(_) | State::Served | State::Asked | State::Over
+        )
     }
 
     /// Whether everything is let pass.
@@ -120,13 +139,18 @@ impl Framing {
         matches!(&self.state, State::Head(head) if head.has_begun())
     }
 
-    /// Whether an upgrade waits for its answer.
+    /// Whether what comes next waits for an answer.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self.state, State::Served | State::Asked)
+    }
+
+    /// Whether that is the answer to an upgrade.
     pub(super) fn asks_to_upgrade(&self) -> bool {
         matches!(self.state, State::Asked)
     }
 
-    /// The upgrade was `granted`, or not.
-    pub(super) fn answer_upgrade(&mut self, granted: bool) {
+    /// It was given, and an upgrade `granted` or not.
+    pub(super) fn go_on(&mut self, granted: bool) {
         self.state = match granted {
             true => State::Raw,
             false => State::Head(Head::default()),
@@ -183,7 +207,8 @@ impl Framing {
                         Rest::Broken(fault)
                     }
                 },
-                State::Asked => Rest::Keep,
+                State::Served if left.is_empty() => Rest::More,
+                State::Served | State::Asked => Rest::Keep,
                 State::Raw => {
                     at = bytes.len();
                     Rest::More
@@ -195,6 +220,9 @@ impl Framing {
     }
 
     fn begin(&mut self, heading: Heading) {
+        if heading.whole_server {
+            self.whole_server.push(self.heads);
+        }
         self.heads += 1;
         self.head_only = heading.head_only;
         let after = match (heading.upgrade, heading.last) {
@@ -213,7 +241,7 @@ impl Framing {
 impl After {
     fn state(self) -> State {
         match self {
-            Self::Next => State::Head(Head::default()),
+            Self::Next => State::Served,
             Self::Upgrade => State::Asked,
             Self::Nothing => State::Over,
         }

@@ -6,6 +6,7 @@
 //! together with the connection, which stays there.
 
 use std::future::{Future, poll_fn};
+use std::num::NonZeroU64;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -21,11 +22,13 @@ use tokio::task::yield_now;
 
 use super::Server;
 use super::activity::Activity;
+use super::connections::Seat;
 use super::framing::head::{Body as BodyEnd, Head as StrictHead};
 use super::linger::Linger;
 use crate::http::body::Stall;
 use crate::http::chunked::Bounds;
 use crate::http::date;
+use crate::http::interim::Asker;
 use crate::http::plain::request::Head;
 use crate::http::plain::response::{LAST_CHUNK, write_chunk};
 use crate::proxy::{AnswerBody, PlainCall, Proxy};
@@ -46,6 +49,8 @@ struct Caller<'a, T> {
     stream: &'a mut T,
     /// What has come after the last request.
     ahead: Vec<u8>,
+    /// Interim answers that are not written yet.
+    interim: Vec<u8>,
     stall: Stall,
     /// How long it may be idle.
     patience: Duration,
@@ -78,14 +83,11 @@ struct Answer {
 
 /// Serves the plain requests of `stream`. Returns what has come when something
 /// else has; `None` when the connection is over.
-pub(super) async fn serve<T>(
-    server: &Server,
-    stream: &mut T,
-    activity: &Activity,
-) -> Option<Vec<u8>>
+pub(super) async fn serve<T>(server: &Server, stream: &mut T, seat: &Seat) -> Option<Vec<u8>>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
+    let activity = &seat.activity;
     let mut draining = server.draining.clone();
     let mut draining = pin!(draining.wait_for(|draining| *draining));
     let mut cut = server.cut.clone();
@@ -95,11 +97,17 @@ where
     woken_by(draining.as_mut()).await;
     woken_by(cut.as_mut()).await;
     woken_by(dismissed.as_mut()).await;
+    poll_fn(|cx| {
+        activity.inbox.belongs_to(cx.waker());
+        Poll::Ready(())
+    })
+    .await;
     let mut caller = Caller {
         server,
         activity,
         stream,
         ahead: Vec::new(),
+        interim: Vec::new(),
         stall: Stall::new(server.settings.stall_timeout),
         patience: server.settings.header_timeout,
         timer: Timer::default(),
@@ -111,17 +119,27 @@ where
             Next::Over => break,
             Next::Gone => return None,
         };
-        activity.stir();
+        let (number, underway) = activity.begin();
+        let asker = NonZeroU64::new(number + 1).map(|request| Asker {
+            connection: seat.number,
+            request,
+        });
         let mut timer = std::mem::take(&mut caller.timer);
         // In boxes, so that a caller who waits or rests keeps no room for both.
-        let answered = Box::pin(answer(server, activity, &proxy, call, &mut timer));
+        let request = (call, asker);
+        let answered = Box::pin(answer(server, activity, &proxy, request, &mut timer));
         let mut answer = caller.while_there(answered).await?;
         caller.timer = timer;
+        activity.inbox.answer(number);
+        caller.hear();
+        if !caller.interim.is_empty() {
+            answer.bytes.splice(..0, caller.interim.drain(..));
+        }
         poll_fn(|cx| caller.poll_respond(cx, &mut answer)).await?;
         if answer.closes {
             break;
         }
-        activity.rest();
+        drop(underway);
         caller.patience = server.settings.idle_timeout;
     }
     caller.close().await;
@@ -169,10 +187,30 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Caller<'_, T> {
     async fn while_there<F: Future + Unpin>(&mut self, mut future: F) -> Option<F::Output> {
         poll_fn(|cx| match Pin::new(&mut future).poll(cx) {
             Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if self.has_hung_up(cx) => Poll::Ready(None),
+            Poll::Pending if self.has_hung_up(cx) || self.is_deaf(cx) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         })
         .await
+    }
+
+    /// Takes the interim answers that have come.
+    fn hear(&mut self) {
+        if let Some(heads) = self.activity.inbox.take() {
+            self.interim.extend_from_slice(&heads);
+        }
+    }
+
+    /// Writes interim answers. Whether the caller cannot be told any more.
+    fn is_deaf(&mut self, cx: &mut Context<'_>) -> bool {
+        self.hear();
+        while !self.interim.is_empty() {
+            match Pin::new(&mut *self.stream).poll_write(cx, &self.interim) {
+                Poll::Ready(Ok(length @ 1..)) => drop(self.interim.drain(..length)),
+                Poll::Ready(_) => return true,
+                Poll::Pending => return false,
+            }
+        }
+        false
     }
 
     /// Whether the caller has closed the connection. What it sends meanwhile is
@@ -248,11 +286,11 @@ async fn answer(
     server: &Server,
     activity: &Activity,
     proxy: &Proxy,
-    call: PlainCall,
+    (call, asker): (PlainCall, Option<Asker>),
     timer: &mut Timer,
 ) -> Box<Answer> {
     let head_only = call.head_only();
-    let response = proxy.handle_plain(call, timer).await;
+    let response = proxy.handle_plain(call, timer, asker).await;
     let closes = is_leaving(server, activity) || response.headers().contains_key(CONNECTION);
     Box::new(Answer::new(response, head_only, closes))
 }

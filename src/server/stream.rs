@@ -7,7 +7,8 @@
 //! so the refusal is one of our own answers, counted, and comes after those of
 //! earlier requests. A body that turns out to be malformed ends in an error.
 //!
-//! What is written fails when the caller takes nothing of it for too long. When
+//! Interim answers are written between hyper's own messages (`interim`). What is
+//! written fails when the caller takes nothing of it for too long. When
 //! the connection is closed while the caller still sends, what it sends is thrown
 //! away for a while: a reset would overtake the answer.
 
@@ -23,6 +24,7 @@ use tokio::time::{Sleep, sleep};
 use super::activity::Activity;
 use super::ending::{Ending, Reset};
 use super::framing::{Framing, Rest};
+use super::interim::Gap;
 use super::linger::Linger;
 use super::sniff::Sniffed;
 use crate::config;
@@ -61,6 +63,7 @@ pub(super) struct Stream<T: Reset> {
     waste: usize,
     /// The task that waits for the answer to an upgrade.
     waker: Option<Waker>,
+    gap: Gap,
     stall: Stall,
     linger: Option<Linger>,
 }
@@ -103,7 +106,7 @@ impl<T: Reset> Stream<T> {
             stream,
             framing: match sniffed.is_http2() {
                 true => Framing::raw(),
-                false => Framing::new(bounds),
+                false => Framing::new(bounds, activity.ended()),
             },
             activity: Arc::clone(activity),
             ending: Arc::clone(ending),
@@ -114,6 +117,7 @@ impl<T: Reset> Stream<T> {
             deadline: None,
             waste: 0,
             waker: None,
+            gap: Gap::default(),
             stall: Stall::new(settings.stall_timeout),
             linger: None,
         };
@@ -148,6 +152,13 @@ impl<T: Reset> Stream<T> {
         let scan = self.framing.scan(&self.held);
         self.passing = scan.pass;
         self.obey(scan.rest);
+    }
+
+    /// Tells the service of requests that hyper shows in another way.
+    fn note_whole_server(&mut self) {
+        for number in self.framing.take_whole_server() {
+            self.activity.ask_whole_server(number);
+        }
     }
 
     /// Does with the bytes held after those that pass what was said.
@@ -215,18 +226,23 @@ impl<T: Reset> Stream<T> {
         }
     }
 
-    /// The answer to an upgrade is known: goes on with what was kept.
-    fn settle_upgrade(&mut self) {
-        let answered = self.activity.is_upgraded() || self.activity.ended() == self.framing.heads();
-        if self.framing.asks_to_upgrade() && answered {
-            self.framing.answer_upgrade(self.activity.is_upgraded());
-            self.scan_held();
+    /// What was waited for is answered: goes on with what was kept.
+    fn settle(&mut self) {
+        if !self.framing.waits() {
+            return;
+        }
+        let granted = self.framing.asks_to_upgrade() && self.activity.is_upgraded();
+        if granted || self.activity.ended() == self.framing.heads() {
+            self.framing.go_on(granted);
+            if !self.held.is_empty() {
+                self.scan_held();
+            }
         }
     }
 
     /// Whether nothing more is to be read for now.
     fn is_full(&self) -> bool {
-        let kept = self.framing.asks_to_upgrade() && self.held.len() >= PIECE;
+        let kept = self.framing.waits() && self.held.len() >= PIECE;
         kept || self.waste >= MOST_WASTE
     }
 }
@@ -298,11 +314,12 @@ impl<T: AsyncRead + Reset + Unpin> AsyncRead for Stream<T> {
         let this = &mut *self;
         let start = into.filled().len();
         loop {
-            this.settle_upgrade();
+            this.settle();
             if this.passing > 0 {
                 this.pass(into);
             }
             if into.filled().len() > start {
+                this.note_whole_server();
                 return Poll::Ready(Ok(()));
             }
             match this.stop {
@@ -313,6 +330,9 @@ impl<T: AsyncRead + Reset + Unpin> AsyncRead for Stream<T> {
                 }
                 Some(Stop::End) => return Poll::Ready(Ok(())),
                 None => {}
+            }
+            if this.framing.waits() && !this.held.is_empty() {
+                this.activity.keep();
             }
             if this.framing.asks_to_upgrade() {
                 this.waker = Some(cx.waker().clone());
@@ -339,7 +359,14 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> AsyncWrite for Stream<T> {
         cx: &mut Context<'_>,
         from: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, from);
+        let this = &mut *self;
+        let written = match this
+            .gap
+            .poll_write(cx, &this.activity.inbox, &mut this.stream)
+        {
+            Poll::Ready(Ok(())) => Pin::new(&mut this.stream).poll_write(cx, from),
+            other => other.map_ok(|()| 0),
+        };
         self.watch(cx, written)
     }
 
@@ -348,7 +375,14 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> AsyncWrite for Stream<T> {
         cx: &mut Context<'_>,
         from: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, from);
+        let this = &mut *self;
+        let written = match this
+            .gap
+            .poll_write(cx, &this.activity.inbox, &mut this.stream)
+        {
+            Poll::Ready(Ok(())) => Pin::new(&mut this.stream).poll_write_vectored(cx, from),
+            other => other.map_ok(|()| 0),
+        };
         self.watch(cx, written)
     }
 
@@ -357,7 +391,12 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> AsyncWrite for Stream<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let this = &mut *self;
+        ready!(
+            this.gap
+                .poll_flush(cx, &this.activity.inbox, &mut this.stream)
+        )?;
+        Pin::new(&mut this.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -21,10 +21,12 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tower_service::Service;
 
+use super::interim::Tap;
 use super::plain::{Duplex, Line};
 use super::{Connection, Load, Origin, Protocol, Streams, tls};
 use crate::config::{self, Http2};
 use crate::http::body::Upload;
+use crate::http::interim::{Asker, Audience};
 
 /// Between two pings on an idle HTTP/2 connection, so that a dead one is
 /// noticed before a request is sent on it.
@@ -45,6 +47,7 @@ pub(crate) struct Dialer {
     origin: Origin,
     http2: Http2,
     timeouts: config::Timeouts,
+    audience: Option<Arc<dyn Audience>>,
     #[cfg(test)]
     fake: Option<fake::Upstream>,
 }
@@ -97,9 +100,30 @@ impl Dialer {
             },
             http2: settings.connection.http2,
             timeouts: settings.timeouts.clone(),
+            audience: None,
             #[cfg(test)]
             fake: None,
         })
+    }
+
+    /// Interim answers go to `audience`.
+    pub(crate) fn heard_by(self, audience: Arc<dyn Audience>) -> Self {
+        Self {
+            audience: Some(audience),
+            ..self
+        }
+    }
+
+    /// Passes the `head` of an interim answer on to `asker`.
+    pub(crate) fn tell(&self, asker: Asker, head: &[u8]) {
+        if let Some(audience) = &self.audience {
+            audience.tell(asker, head);
+        }
+    }
+
+    /// What sees the interim answers to a request of `asker`.
+    pub(super) fn tap(&self, asker: Option<Asker>) -> Tap {
+        Tap::new(asker.zip(self.audience.clone()))
     }
 
     /// Whether connections may turn out to be HTTP/2.
@@ -139,7 +163,10 @@ impl Dialer {
         if let Some(fake) = &self.fake {
             let accepted = fake.accept().await;
             let stream = accepted.map_err(|error| ConnectError::Tcp(error.into()))?;
-            return Ok(http1(stream, false));
+            return match version {
+                Http2::Off | Http2::Offered => Ok(http1(stream, false)),
+                Http2::PriorKnowledge => http2(stream, self.timeouts.tls).await,
+            };
         }
         let mut connector = self.connector.clone();
         let tcp = timeout(
@@ -172,7 +199,11 @@ impl Dialer {
 fn http1(stream: impl Duplex + 'static, encrypted: bool) -> (Connection, Option<Driver>) {
     let stream = Box::new(stream);
     (
-        Connection::new(Protocol::Http1(Line { stream, encrypted })),
+        Connection::new(Protocol::Http1(Line {
+            stream,
+            encrypted,
+            guard: None,
+        })),
         None,
     )
 }

@@ -9,6 +9,7 @@ use ::http::Request;
 
 use super::Outgoing;
 use super::connect::ConnectError;
+use super::interim::Flood;
 use crate::http::body::{Upload, UploadError};
 use crate::outcome::{Break, Outcome};
 
@@ -147,7 +148,11 @@ impl SendError {
             None => {}
         }
         let reset = find::<h2::Error>(error).is_some_and(h2::Error::is_reset);
+        let flood = find::<io::Error>(error)
+            .and_then(io::Error::get_ref)
+            .is_some_and(|cause| cause.is::<Flood>());
         Outcome::UpstreamFailed(match heard {
+            _ if flood => Break::Interim,
             _ if error.is_parse_too_large() => Break::HeadTooLong,
             _ if error.is_parse() => Break::Malformed,
             _ if reset => Break::Reset,

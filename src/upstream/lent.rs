@@ -15,7 +15,8 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Duration, sleep};
 
-use super::plain::{Duplex, Line};
+use super::interim::Tap;
+use super::plain::Line;
 use super::wire::Wire;
 use super::{Inbound, SendError, Sent};
 use crate::http::body::Upload;
@@ -24,11 +25,21 @@ use crate::http::response;
 /// For what is still to be written on a connection that nobody needs any more.
 const LAST_BYTES: Duration = Duration::from_secs(1);
 
+/// How an exchange ends that nobody waits for any more; without a word, when what is
+/// to be written is written, or soon.
+#[derive(Debug)]
+pub(super) enum Leave {
+    /// By itself.
+    LetGo,
+    /// At once.
+    Cut,
+}
+
 /// The claim on a connection that was lent. Dropping it ends the exchange on it.
 #[derive(Debug)]
 pub(super) struct Loan {
     back: oneshot::Receiver<Line>,
-    leash: oneshot::Sender<()>,
+    leash: oneshot::Sender<Leave>,
     /// Whether the upstream has said that it goes on.
     keeps: Arc<AtomicBool>,
 }
@@ -53,17 +64,19 @@ impl Loan {
         self.keeps.load(Ordering::Acquire).then_some(line)
     }
 
-    /// Lets the exchange end by itself.
-    pub(super) fn let_go(self) {
+    /// Says how the exchange is to end.
+    pub(super) fn leave(self, how: Leave) {
         // A driver that has ended needs no word.
-        let _ = self.leash.send(());
+        let _ = self.leash.send(how);
     }
 }
 
-/// Sends `request` on `line`; hyper's part runs on `runtime`.
+/// Sends `request` on `line`, of which `tap` sees the interim answers; hyper's part
+/// runs on `runtime`.
 pub(super) fn send(
     line: Line,
     request: Request<Upload>,
+    tap: Tap,
     runtime: &Handle,
 ) -> (Loan, impl Future<Output = Sent> + Send + use<>) {
     let (give, back) = oneshot::channel();
@@ -76,8 +89,7 @@ pub(super) fn send(
     };
     let runtime = runtime.clone();
     let sent = async move {
-        let encrypted = line.encrypted;
-        let (wire, traffic) = Wire::new(line.stream, encrypted);
+        let (wire, traffic) = Wire::new(line, tap);
         let opened = http1::Builder::new()
             .preserve_header_case(true)
             // RFC 9112, section 5.1: a gateway takes the space away.
@@ -88,7 +100,7 @@ pub(super) fn send(
             Ok(opened) => opened,
             Err(error) => return Err(SendError::broken(Some(request), error, false, true).into()),
         };
-        runtime.spawn(drive(connection, encrypted, &request, give, held));
+        runtime.spawn(drive(connection, &request, give, held));
         let sent = sender.try_send_request(request);
         // It is the only exchange: the connection ends with it.
         drop(sender);
@@ -112,11 +124,10 @@ pub(super) fn send(
 
 /// Drives the exchange of `request`, and gives the connection back after it.
 fn drive(
-    mut connection: http1::Connection<TokioIo<Wire<Box<dyn Duplex>>>, Upload>,
-    encrypted: bool,
+    mut connection: http1::Connection<TokioIo<Wire>, Upload>,
     request: &Request<Upload>,
     give: oneshot::Sender<Line>,
-    held: oneshot::Receiver<()>,
+    held: oneshot::Receiver<Leave>,
 ) -> impl Future<Output = ()> + Send + use<> {
     let upgrades = request.headers().contains_key(UPGRADE);
     async move {
@@ -127,9 +138,8 @@ fn drive(
             poll_fn(|cx| connection.poll_without_shutdown(cx)).await?;
             let parts = connection.into_parts();
             if parts.read_buf.is_empty() {
-                let stream = parts.io.into_inner().into_inner();
                 // Who does not want it any more has dropped the other end.
-                let _ = give.send(Line { stream, encrypted });
+                let _ = give.send(parts.io.into_inner().into_line());
             }
             Ok(())
         };
@@ -153,9 +163,10 @@ fn closes(headers: &HeaderMap) -> bool {
 
 /// Returns when the connection is dropped and has not ended in a while: an
 /// upstream that reads no more would keep it, and the request on it, for good.
-async fn given_up(held: oneshot::Receiver<()>) {
+async fn given_up(held: oneshot::Receiver<Leave>) {
     match held.await {
-        Ok(()) => std::future::pending().await,
+        Ok(Leave::LetGo) => std::future::pending().await,
+        Ok(Leave::Cut) => {}
         Err(_dropped) => sleep(LAST_BYTES).await,
     }
 }

@@ -16,8 +16,10 @@ use bytes::{Bytes, BytesMut};
 use hyper::body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Inbound, SendError, Sent};
+use super::interim::Count;
+use super::{Ear, Inbound, SendError, Sent};
 use crate::http::chunked::{Bounds, Chunks};
+use crate::http::interim::pass_on;
 use crate::http::plain::request::Plain;
 use crate::http::plain::response::{self, End, Fields, Head, Read, Ready};
 use crate::outcome::Break;
@@ -66,7 +68,12 @@ pub(super) struct Line {
     pub(super) stream: Box<dyn Duplex>,
     /// Whether bytes can have gone although a write failed.
     pub(super) encrypted: bool,
+    /// Lives as long as the connection.
+    pub(super) guard: Option<Box<dyn Guard>>,
 }
+
+/// Something that is dropped when a connection closes.
+pub(crate) trait Guard: fmt::Debug + Send + Sync {}
 
 impl Line {
     /// Whether the upstream has closed it, or has said what nobody asked for; if
@@ -81,9 +88,8 @@ impl Line {
     }
 }
 
-/// One exchange, until the response's head has come. `F` says of which statuses
-/// nobody has to look at the fields.
-pub(super) struct Exchange<F> {
+/// One exchange, until the response's head has come.
+pub(super) struct Exchange<E> {
     line: Option<Line>,
     request: Plain,
     written: usize,
@@ -93,30 +99,33 @@ pub(super) struct Exchange<F> {
     deaf: Option<io::Error>,
     /// Whether bytes of the request can have gone.
     said: bool,
-    incoming: Incoming<F>,
+    incoming: Incoming<E>,
 }
 
 /// A response, and its body without the connection that it comes over.
 type Answer = (Response<()>, Box<Body>);
 
 /// What has come of the response.
-struct Incoming<F> {
+struct Incoming<E> {
     /// The part of a head that has come.
     part: Vec<u8>,
     heard: bool,
     head_only: bool,
-    fine: F,
+    /// Interim answers so far.
+    interim: Count,
+    ear: E,
 }
 
-impl<F: Fn(StatusCode) -> bool + Unpin> Exchange<F> {
-    pub(super) fn new(line: Line, request: Plain, fine: F) -> Self {
+impl<E: Ear + Unpin> Exchange<E> {
+    pub(super) fn new(line: Line, request: Plain, ear: E) -> Self {
         Self {
             line: Some(line),
             incoming: Incoming {
                 part: Vec::new(),
                 heard: false,
                 head_only: request.head_only(),
-                fine,
+                interim: Count::default(),
+                ear,
             },
             request,
             written: 0,
@@ -159,7 +168,7 @@ impl<F: Fn(StatusCode) -> bool + Unpin> Exchange<F> {
     }
 }
 
-impl<F: Fn(StatusCode) -> bool + Unpin> Future for Exchange<F> {
+impl<E: Ear + Unpin> Future for Exchange<E> {
     type Output = Sent;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -194,7 +203,7 @@ impl<F: Fn(StatusCode) -> bool + Unpin> Future for Exchange<F> {
     }
 }
 
-impl<F: Fn(StatusCode) -> bool> Incoming<F> {
+impl<E: Ear> Incoming<E> {
     /// Takes `bytes` that have just come; the response when its head is whole.
     fn take(&mut self, bytes: &[u8]) -> Result<Option<Answer>, Break> {
         self.heard = true;
@@ -214,17 +223,38 @@ impl<F: Fn(StatusCode) -> bool> Incoming<F> {
     }
 
     fn parse(&mut self, mut bytes: &[u8]) -> Result<Option<Answer>, Break> {
-        while !bytes.is_empty() {
-            match response::read(bytes, self.head_only, &self.fine)? {
+        loop {
+            // Empty lines are read over, but not without end.
+            while let [b'\r' | b'\n', rest @ ..] = bytes {
+                self.interim.add_bytes(1)?;
+                bytes = rest;
+            }
+            if bytes.is_empty() {
+                return Ok(None);
+            }
+            let fine = |status| self.ear.is_fine(status);
+            match response::read(bytes, self.head_only, fine)? {
                 Read::Whole(length, head) => return Ok(Some(answer(head, &bytes[length..]))),
-                Read::Interim(length) => bytes = &bytes[length..],
+                Read::Interim(length) => {
+                    self.hear(&bytes[..length])?;
+                    bytes = &bytes[length..];
+                }
                 Read::Part => {
                     self.part = bytes.to_vec();
                     return self.wait();
                 }
             }
         }
-        Ok(None)
+    }
+
+    /// An interim answer. A 100 is not for the caller, who has been told so by us.
+    fn hear(&mut self, head: &[u8]) -> Result<(), Break> {
+        self.interim.add(head.len())?;
+        match pass_on(head) {
+            None | Some((StatusCode::CONTINUE, _)) => {}
+            Some((_, head)) => self.ear.hear(&head),
+        }
+        Ok(())
     }
 
     fn wait<T>(&self) -> Result<Option<T>, Break> {

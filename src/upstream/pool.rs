@@ -18,6 +18,8 @@ use crate::http::body::Upload;
 pub(crate) struct Pool {
     idle_timeout: Duration,
     max_age: Duration,
+    /// So many of the unused are kept however long they are.
+    warm: usize,
     /// Whom to tell when an unused connection closes.
     sweeper: OnceLock<Waker>,
     /// Held for a few lines without an await; in practice only ever taken by
@@ -43,10 +45,12 @@ struct Shared {
 }
 
 impl Pool {
-    pub(crate) fn new(settings: &config::Connection) -> Self {
+    /// Keeps `warm` connections open however long they are unused.
+    pub(crate) fn new(settings: &config::Connection, warm: usize) -> Self {
         Self {
             idle_timeout: settings.idle_timeout,
             max_age: settings.max_age,
+            warm,
             sweeper: OnceLock::new(),
             kept: Mutex::default(),
         }
@@ -72,6 +76,10 @@ impl Pool {
         }
         loop {
             let mut connection = kept.idle.pop()?;
+            if kept.idle.len() < self.warm && self.is_young(&mut connection, now) {
+                // As good as used just now.
+                connection.used = Some(now);
+            }
             if self.is_fresh(&mut connection, now) {
                 return Some(connection);
             }
@@ -111,8 +119,13 @@ impl Pool {
     pub(crate) fn sweep(&self, now: Instant, sweeper: &Waker) {
         self.sweeper.get_or_init(|| sweeper.clone());
         let mut kept = self.kept();
-        kept.idle
-            .retain_mut(|connection| self.is_fresh(connection, now));
+        let mut left = 0;
+        kept.idle.retain_mut(|connection| {
+            let stays = self.is_fresh(connection, now)
+                || left < self.warm && self.is_young(connection, now);
+            left += usize::from(stays);
+            stays
+        });
         kept.resting
             .retain_mut(|connection| self.is_fresh(connection, now));
         let too_old =
@@ -124,9 +137,20 @@ impl Pool {
 
     /// Whether a connection is alive, young enough and recently used.
     pub(crate) fn is_fresh(&self, connection: &mut Connection, now: Instant) -> bool {
-        !connection.is_closed(self.sweeper())
-            && now < connection.opened + self.max_age
-            && now < connection.idle_since() + self.idle_timeout
+        self.is_young(connection, now) && now < connection.idle_since() + self.idle_timeout
+    }
+
+    /// Whether a connection is alive and young enough.
+    fn is_young(&self, connection: &mut Connection, now: Instant) -> bool {
+        !connection.is_closed(self.sweeper()) && now < connection.opened + self.max_age
+    }
+
+    /// Whether there is a connection that the next calls join.
+    pub(crate) fn has_shared(&self, now: Instant) -> bool {
+        let kept = self.kept();
+        kept.shared
+            .as_ref()
+            .is_some_and(|shared| !shared.sender.is_closed() && now < shared.opened + self.max_age)
     }
 
     fn share(&self, sender: http2::SendRequest<Upload>, streams: &Streams, opened: Instant) {

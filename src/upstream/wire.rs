@@ -1,6 +1,7 @@
-//! Counts the bytes of an exchange on an HTTP/1.1 connection, so that a broken exchange can be
-//! told apart: whether the upstream has got anything of the request, and whether
-//! it has begun to answer.
+//! Counts the bytes of an exchange on an HTTP/1.1 connection, so that a broken one
+//! can be told apart: whether the upstream has got anything of the request, and
+//! whether it has begun to answer. What may be an interim answer is shown to a
+//! `Tap`.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -9,6 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::interim::Tap;
+use super::plain::Line;
 
 /// The bytes of one exchange so far. Only its driver writes here.
 #[derive(Debug, Default)]
@@ -29,34 +33,33 @@ impl Traffic {
     }
 }
 
-/// A stream whose bytes are counted.
+/// A connection whose bytes are counted.
 #[derive(Debug)]
-pub(super) struct Wire<T> {
-    stream: T,
-    /// Whether bytes can have gone although a write failed.
-    encrypted: bool,
+pub(super) struct Wire {
+    line: Line,
     traffic: Arc<Traffic>,
+    tap: Tap,
 }
 
-impl<T> Wire<T> {
-    pub(super) fn new(stream: T, encrypted: bool) -> (Self, Arc<Traffic>) {
+impl Wire {
+    pub(super) fn new(line: Line, tap: Tap) -> (Self, Arc<Traffic>) {
         let traffic = Arc::<Traffic>::default();
         let wire = Self {
-            stream,
-            encrypted,
+            line,
             traffic: Arc::clone(&traffic),
+            tap,
         };
         (wire, traffic)
     }
 
-    pub(super) fn into_inner(self) -> T {
-        self.stream
+    pub(super) fn into_line(self) -> Line {
+        self.line
     }
 
     fn wrote(&self, written: &Poll<io::Result<usize>>) {
         match written {
             Poll::Ready(Ok(length)) => add(&self.traffic.written, *length),
-            Poll::Ready(Err(_)) if self.encrypted => add(&self.traffic.written, 1),
+            Poll::Ready(Err(_)) if self.line.encrypted => add(&self.traffic.written, 1),
             Poll::Ready(Err(_)) | Poll::Pending => {}
         }
     }
@@ -68,26 +71,28 @@ fn add(count: &AtomicU64, length: usize) {
     count.store(sum, Ordering::Release);
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Wire<T> {
+impl AsyncRead for Wire {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = into.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, into);
-        add(&self.traffic.read, into.filled().len() - before);
+        let read = Pin::new(&mut self.line.stream).poll_read(cx, into);
+        let new = &into.filled()[before..];
+        add(&self.traffic.read, new.len());
+        self.tap.see(new)?;
         read
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Wire<T> {
+impl AsyncWrite for Wire {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         from: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, from);
+        let written = Pin::new(&mut self.line.stream).poll_write(cx, from);
         self.wrote(&written);
         written
     }
@@ -97,20 +102,20 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Wire<T> {
         cx: &mut Context<'_>,
         from: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, from);
+        let written = Pin::new(&mut self.line.stream).poll_write_vectored(cx, from);
         self.wrote(&written);
         written
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.line.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut self.line.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.line.stream).poll_shutdown(cx)
     }
 }

@@ -35,6 +35,7 @@ async fn every_metric_is_there_under_its_name() {
         "pacegate_queue_requests{upstream=\"api\"}",
         "pacegate_queue_bytes{upstream=\"api\"}",
         "pacegate_in_flight_requests{upstream=\"api\"}",
+        "pacegate_upstream_connections{upstream=\"api\"}",
         "pacegate_queue_wait_seconds_bucket{le=\"60.0\",upstream=\"api\"}",
         "pacegate_queue_wait_seconds_bucket{le=\"+Inf\",upstream=\"api\"}",
         "pacegate_queue_wait_seconds_sum{upstream=\"api\"}",

@@ -1,6 +1,6 @@
 //! Request and response bodies on their way through.
 
-use crate::support::{Proxy, Response, Step, Upstream, get, ok, post};
+use crate::support::{Metrics, Proxy, Response, Step, Upstream, get, ok, post};
 
 const MIB: usize = 1 << 20;
 
@@ -140,6 +140,45 @@ async fn a_get_with_a_body_keeps_it() {
     let request = "GET / HTTP/1.1\r\nHost: caller\r\nContent-Length: 5\r\n\r\nquery";
     assert_eq!(proxy.send(request).await.response().await.status, 200);
     assert_eq!(upstream.only_request().body, b"query");
+}
+
+/// What comes after a request is kept until it is answered, however that ends.
+#[tokio::test]
+async fn requests_sent_ahead_are_answered_in_their_order_whatever_the_answers() {
+    let answers: [&[&str]; 6] = [
+        &["HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab", "cd"],
+        &[
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n",
+            "0\r\n\r\n",
+        ],
+        &["HTTP/1.1 200 OK\r\n\r\nab", "cd"],
+        &["HTTP/1.1 204 No Content\r\n\r\n"],
+        &["HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\n\r\n"],
+        &["HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"],
+    ];
+    let upstream = Upstream::start(move |seen| {
+        let number: usize = seen.target[1..].parse().unwrap();
+        let pieces = answers[number % answers.len()];
+        let mut steps: Vec<_> = pieces
+            .iter()
+            .flat_map(|piece| [Step::Send(piece.as_bytes().to_vec()), Step::Hold])
+            .collect();
+        steps.pop();
+        if number % answers.len() == 2 {
+            steps.push(Step::Close);
+        }
+        steps
+    })
+    .await;
+    let proxy = Proxy::before(&upstream, "");
+    upstream.release(1000);
+    let all: Vec<_> = (0..60).map(|number| get(&format!("/{number}"))).collect();
+    let mut caller = proxy.send(all.concat()).await;
+    for number in 0..60 {
+        let response = caller.response().await;
+        let expected = ["abcd", "abcd", "abcd", "", "", ""][number % 6];
+        assert_eq!(response.text(), expected, "{number}");
+    }
 }
 
 #[tokio::test]
@@ -309,4 +348,45 @@ async fn an_answer_that_comes_before_the_whole_body_reaches_the_caller() {
         (response.status, response.fields.get("proxy-status")),
         (413, None)
     );
+}
+
+/// RFC 9112, section 9.6, and RFC 9110, section 10.1.1: the upstream has seen enough
+/// and says so; what the caller still sends goes nowhere and harms nobody.
+#[tokio::test]
+async fn an_upload_that_is_answered_early_stops_and_its_answer_is_never_lost() {
+    let long = 8 * MIB;
+    for more in ["", "Connection: close\r\n"] {
+        let answer = format!("HTTP/1.1 413 Content Too Large\r\n{more}Content-Length: 2\r\n\r\nno");
+        let upstream = Upstream::early(answer).await;
+        let proxy = Proxy::before(&upstream, "");
+        for head in [
+            format!("Content-Length: {long}\r\n\r\n"),
+            format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n", long),
+        ] {
+            let head = format!("POST / HTTP/1.1\r\nHost: caller\r\n{head}");
+            let mut caller = proxy.send(&head).await;
+            caller.send(pattern(MIB)).await;
+            let response = caller.response().await;
+            assert_eq!((response.status, response.text()), (413, "no"));
+            assert!(response.fields.has_token("connection", "close"));
+            // It sends on all the same.
+            caller.send_some(pattern(long - MIB)).await;
+            assert!(!caller.is_reset().await);
+            upstream
+                .until("its end", |log| log.ended == log.opened)
+                .await;
+            let seen = upstream.requests().pop().unwrap();
+            assert!(!seen.whole && seen.body.len() < long);
+            // And one that looks only when it has sent everything.
+            let mut caller = proxy.send(&head).await;
+            caller.send_some(pattern(long)).await;
+            let response = caller.response().await;
+            assert_eq!((response.status, response.text()), (413, "no"));
+            upstream
+                .until("its end too", |log| log.ended == log.opened)
+                .await;
+        }
+        let completed = |metrics: &Metrics| metrics.ended("api", "completed") == 4.0;
+        proxy.until("all completed", completed).await;
+    }
 }

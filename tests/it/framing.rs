@@ -286,6 +286,7 @@ async fn malformed_chunks_are_refused_and_never_passed_off_as_a_body() {
         ("no digit", "g\r\nhello\r\n0\r\n\r\n"),
         ("17 digits", "00000000000000005\r\nhello\r\n0\r\n\r\n"),
         ("2^64", "10000000000000000\r\nhello\r\n0\r\n\r\n"),
+        ("2^63", "8000000000000000\r\nhello\r\n0\r\n\r\n"),
         ("too short", "4\r\nhello\r\n0\r\n\r\n"),
         ("too long", "6\r\nhello\r\n0\r\n\r\n"),
         ("LF after the size", "5\nhello\r\n0\r\n\r\n"),

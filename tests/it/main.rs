@@ -7,6 +7,8 @@
 mod admin;
 /// Upstreams that answer wrongly, in two senses, too early or without being asked.
 mod answers;
+/// Requests and answers that are meant to be read in two ways.
+mod attacks;
 /// The program: arguments, exit codes, signals.
 mod binary;
 /// Request and response bodies on their way through.
@@ -27,6 +29,8 @@ mod heads;
 mod hostile;
 /// Callers that speak HTTP/2.
 mod http2;
+/// Answers before the answer.
+mod interim;
 /// Rates, calls in flight, lanes, and the room in the queue.
 mod limits;
 /// Every way a request can end, as its caller sees it.
@@ -53,3 +57,5 @@ mod truncation;
 mod upgrades;
 /// Every mix of HTTP/1.1 and HTTP/2 between a caller and an upstream.
 mod versions;
+/// Connections that are there before a request needs them.
+mod warm;

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use tokio::net::TcpSocket;
 
-use crate::support::{Proxy, Step, Upstream, get, ok, post};
+use crate::support::{Metrics, Proxy, Step, Upstream, get, ok, post};
 
 /// One call at a time, and no place for more than one that waits.
 const NARROW: &str = r#"
@@ -108,6 +108,39 @@ async fn a_caller_that_hangs_up_while_it_waits_gives_everything_back_and_costs_n
     assert_eq!(first.response().await.status, 200);
     assert_eq!(third.response().await.status, 200);
     assert_eq!(upstream.targets(), ["/first", "/third"]);
+}
+
+/// What a caller has sent ahead hid its end from us. One that ends only its half
+/// has hung up as well: the two look the same.
+#[tokio::test]
+async fn a_caller_that_has_sent_more_and_hangs_up_is_noticed() {
+    let upstream = Upstream::holding().await;
+    let proxy = Proxy::before(&upstream, "max_in_flight = 1");
+    let mut first = proxy.send(get("/first")).await;
+    upstream.until_requests(1).await;
+    let mut gone = 0.0;
+    for more in [
+        get("/more"),
+        b"\r\n".to_vec(),
+        b"GET /half".to_vec(),
+        Vec::new(),
+    ] {
+        for half in [false, true] {
+            let mut caller = proxy.send([get("/second"), more.clone()].concat()).await;
+            proxy.until_waiting(1).await;
+            if half {
+                caller.finish().await;
+                assert_eq!(caller.closed().await, b"");
+            }
+            drop(caller);
+            gone += 1.0;
+            let abandoned = |metrics: &Metrics| metrics.ended("api", "abandoned") == gone;
+            proxy.until("one more gone", abandoned).await;
+        }
+    }
+    upstream.release(1);
+    assert_eq!(first.response().await.status, 200);
+    assert_eq!(upstream.targets(), ["/first"]);
 }
 
 /// A port that is taken, so that nobody else gets it, and where nobody listens.

@@ -15,13 +15,16 @@ use crate::support::{Proxy, Step, Upstream};
 const MIB: usize = 1 << 20;
 
 /// Bodies of that length do not fit into the buffers of all sockets on the way.
-const LONG: usize = 256 * MIB;
+const LONG: usize = 1024 * MIB;
+
+/// More memory than all tests of this process take beside.
+const CONSTANT: usize = 256 * MIB;
 
 /// More than those buffers.
 const SOME: usize = 96 * MIB;
 
 /// For a long body to pass, on a busy machine too.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(120);
 
 /// The most memory this process has had, in bytes.
 fn peak() -> usize {
@@ -102,7 +105,7 @@ async fn a_long_answer_takes_no_memory() {
     let read = timeout(LONGEST, drain(&mut caller)).await.expect("in time");
     assert_eq!(read, LONG);
     let grown = peak() - started;
-    assert!(grown < LONG / 2, "{grown}");
+    assert!(grown < CONSTANT, "{grown}");
 }
 
 #[tokio::test]
@@ -133,7 +136,7 @@ async fn a_long_request_takes_no_memory() {
     assert_eq!((sent, upstream.await.unwrap()), (LONG, LONG));
     read_head(&mut caller).await;
     let grown = peak() - started;
-    assert!(grown < LONG / 2, "{grown}");
+    assert!(grown < CONSTANT, "{grown}");
 }
 
 /// The caller is given up in the end, and by then the upstream has got rid of no

@@ -154,11 +154,28 @@ async fn options_for_the_whole_server_goes_by_host() {
         second.url(),
     ));
     for name in ["second", "first"] {
-        let mut caller = proxy.send(request("OPTIONS", "*", name)).await;
-        assert_eq!(caller.response().await.text(), name);
+        let absolute = format!("http://{name}");
+        for target in ["*", &absolute] {
+            let mut caller = proxy.send(request("OPTIONS", target, name)).await;
+            assert_eq!(caller.response().await.text(), name);
+        }
     }
     assert_eq!(
         (first.targets(), second.targets()),
-        (vec!["*".to_owned()], vec!["*".to_owned()])
+        (vec!["*".to_owned(); 2], vec!["*".to_owned(); 2])
+    );
+    // With a path or a query, or for another method, it is not the whole.
+    let others = [
+        ("OPTIONS", "http://first/", "/"),
+        ("OPTIONS", "http://first?q", "/?q"),
+        ("GET", "http://first", "/"),
+    ];
+    for (method, target, _) in others {
+        let mut caller = proxy.send(request(method, target, "first")).await;
+        assert_eq!(caller.response().await.status, 200);
+    }
+    assert_eq!(
+        first.targets()[2..],
+        others.map(|(.., sent)| sent.to_owned())
     );
 }

@@ -3,7 +3,10 @@
 
 use pacegate::daemon::Stopped;
 
-use crate::support::{Caller, Proxy, Step, Upstream, get, ok};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::support::{Caller, Proxy, Step, Upstream, get, ok, soon};
 
 const ASKS: &str = "GET /chat?room=1 HTTP/1.1\r\nHost: caller\r\nConnection: keep-alive, Upgrade\r\n\
     Upgrade: websocket\r\nSec-WebSocket-Key: a2V5\r\nSec-WebSocket-Version: 13\r\n\r\n";
@@ -202,9 +205,13 @@ async fn a_stop_waits_for_a_tunnel_and_closes_it_when_the_drain_is_over() {
     };
     assert_eq!(proxy.stopped().await, finished);
 
-    let upstream = echoing("").await;
+    // Not a WebSocket: nothing is known that could be said to its ends.
+    let other = CHANGES.replace("Upgrade: WebSocket", "Upgrade: chat/2");
+    let answer = vec![Step::Send(other.into()), Step::Echo, Step::Close];
+    let upstream = Upstream::start(move |_| answer.clone()).await;
     let proxy = Proxy::before(&upstream, "[shutdown]\ndrain = \"100ms\"");
-    let mut caller = tunnel(&proxy).await;
+    let mut caller = proxy.send(ASKS.replace("websocket", "chat/2")).await;
+    assert_eq!(caller.response().await.status, 101);
     let stopped = proxy.stop().await;
     assert_eq!(caller.closed().await, b"");
     upstream.until("its end", |log| log.ended == 1).await;
@@ -213,4 +220,105 @@ async fn a_stop_waits_for_a_tunnel_and_closes_it_when_the_drain_is_over() {
         cut: 1,
     };
     assert_eq!(stopped, cut);
+}
+
+/// A close frame that says "going away" (RFC 6455, sections 5.2 and 7.4.1).
+const GOING_AWAY: &[u8] = &[0x88, 2, 0x03, 0xE9];
+
+/// The upstream's end of a WebSocket, and the caller's.
+async fn websocket(drain: &str) -> (Proxy, TcpStream, Caller) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let proxy = Proxy::start(&format!(
+        "[upstream.api]\nurl = \"{url}\"\n[shutdown]\ndrain = \"{drain}\""
+    ));
+    let mut caller = proxy.send(ASKS).await;
+    let (mut upstream, _) = soon("a connection", listener.accept()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        soon("a head", upstream.read_buf(&mut head)).await.unwrap();
+    }
+    upstream.write_all(CHANGES.as_bytes()).await.unwrap();
+    assert_eq!(caller.response().await.status, 101);
+    (proxy, upstream, caller)
+}
+
+/// Reads a masked close frame and says what is in it.
+async fn read_masked_close(upstream: &mut TcpStream) -> [u8; 2] {
+    let mut frame = [0; 8];
+    soon("a close frame", upstream.read_exact(&mut frame))
+        .await
+        .unwrap();
+    assert_eq!(frame[..2], [0x88, 0x82], "{frame:x?}");
+    [frame[6] ^ frame[2], frame[7] ^ frame[3]]
+}
+
+async fn assert_ended(mut upstream: TcpStream) {
+    let mut rest = Vec::new();
+    soon("the end", upstream.read_to_end(&mut rest))
+        .await
+        .unwrap();
+    assert_eq!(rest, b"");
+}
+
+/// RFC 6455, sections 5.5.1 and 7.1.1.
+#[tokio::test]
+async fn a_stop_closes_both_ends_of_a_websocket_in_its_own_way() {
+    let (proxy, mut upstream, mut caller) = websocket("50ms").await;
+    upstream.write_all(b"\x81\x02hi").await.unwrap();
+    caller.sees("hi").await;
+    caller.send(b"\x81\x82\0\0\0\0yo").await;
+    let mut message = [0; 8];
+    soon("a message", upstream.read_exact(&mut message))
+        .await
+        .unwrap();
+
+    proxy.tell_to_stop().await;
+    assert_eq!(read_masked_close(&mut upstream).await, [0x03, 0xE9]);
+    caller.sees("\x02\x03").await;
+    upstream.write_all(GOING_AWAY).await.unwrap();
+    caller.send(b"\x88\x82\0\0\0\0\x03\xE9").await;
+    assert_eq!(caller.closed().await, [b"\x81\x02hi", GOING_AWAY].concat());
+    assert_ended(upstream).await;
+    let finished = Stopped {
+        finished: 1,
+        cut: 0,
+    };
+    assert_eq!(proxy.stopped().await, finished);
+}
+
+#[tokio::test]
+async fn a_close_frame_is_never_put_into_another_frame() {
+    let (proxy, mut upstream, mut caller) = websocket("50ms").await;
+    upstream.write_all(b"\x82\x0Ahalf ").await.unwrap();
+    caller.sees("half ").await;
+    proxy.tell_to_stop().await;
+    // This direction is between two frames.
+    assert_eq!(read_masked_close(&mut upstream).await, [0x03, 0xE9]);
+    upstream.write_all(b"frame").await.unwrap();
+    // What follows was said too late.
+    upstream.write_all(b"\x82\x01!").await.unwrap();
+    upstream.write_all(GOING_AWAY).await.unwrap();
+    caller.send(b"\x88\x80\0\0\0\0").await;
+    let came = caller.closed().await;
+    assert_eq!(came, [b"\x82\x0Ahalf frame", GOING_AWAY].concat());
+    assert_ended(upstream).await;
+    proxy.stopped().await;
+}
+
+#[tokio::test]
+async fn an_end_of_a_websocket_that_does_not_close_is_cut_off() {
+    let (proxy, mut upstream, mut caller) = websocket("50ms").await;
+    // The payload of this never comes, so the caller cannot be told.
+    upstream.write_all(b"\x82\x0Ahalf").await.unwrap();
+    caller.sees("half").await;
+    proxy.tell_to_stop().await;
+    assert_eq!(read_masked_close(&mut upstream).await, [0x03, 0xE9]);
+    assert_eq!(caller.closed().await, b"\x82\x0Ahalf");
+    assert_ended(upstream).await;
+    let cut = Stopped {
+        finished: 0,
+        cut: 1,
+    };
+    assert_eq!(proxy.stopped().await, cut);
 }

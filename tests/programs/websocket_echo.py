@@ -1,7 +1,8 @@
 """A WebSocket server that sends back what it gets, and a client.
 
-serve          prints its port
+serve          prints its port, and how each connection was closed
 call URL       text, binary, a long message, a ping, and a proper close
+wait URL       prints that it is open, and how the other end closes it
 """
 
 import asyncio
@@ -14,6 +15,7 @@ import websockets
 async def echo(connection):
     async for message in connection:
         await connection.send(message)
+    print("closed", connection.close_code, flush=True)
 
 
 async def serve():
@@ -39,4 +41,14 @@ async def call(url):
     print("closed", connection.close_code)
 
 
-asyncio.run(serve() if sys.argv[1] == "serve" else call(sys.argv[2]))
+async def wait(url):
+    async with websockets.connect(url, proxy=None) as connection:
+        await connection.send("hello")
+        assert await connection.recv() == "hello"
+        print("open", flush=True)
+        async for message in connection:
+            raise AssertionError(message)
+    print("closed", connection.close_code, flush=True)
+
+
+asyncio.run({"serve": serve, "call": call, "wait": wait}[sys.argv[1]](*sys.argv[2:]))

@@ -18,7 +18,7 @@ use super::{
     seconds, size_of_count, time, tls, url,
 };
 use crate::config::fault::{Fault, quote};
-use crate::config::file::{self, Bound, Bytes, Count, Named, Pause, Percent, Written};
+use crate::config::file::{self, Bound, Bytes, Count, Named, Number, Pause, Percent, Written};
 use crate::config::preset;
 use crate::config::report::Report;
 use crate::config::size;
@@ -187,7 +187,7 @@ fn one(
         forwarded: forwarded?,
         queue: queue?,
         timeouts: timeouts(&table.timeouts),
-        connection: connection(&table.connection),
+        connection: connection(&table.connection, max_in_flight, report),
         tls,
         headers,
     })
@@ -339,11 +339,30 @@ fn timeouts(written: &file::Timeouts) -> Timeouts {
     }
 }
 
-fn connection(written: &file::Connection) -> Connection {
+fn connection(
+    written: &file::Connection,
+    calls: NonZeroUsize,
+    report: &mut Report<'_>,
+) -> Connection {
     Connection {
+        warm: warm(written, calls, report),
         attempts: written.attempts.map_or(ATTEMPTS, |Count(count)| count),
         idle_timeout: time(written.idle_timeout, seconds(15)),
         max_age: time(written.max_age, seconds(600)),
         http2: written.http2.unwrap_or(Http2::Offered),
     }
+}
+
+/// `connection.warm`: more than there can be calls would never be used.
+fn warm(written: &file::Connection, calls: NonZeroUsize, report: &mut Report<'_>) -> usize {
+    let Some(written) = &written.warm else {
+        return 0;
+    };
+    let Number(warm) = *written.get_ref();
+    if u64::from(warm) > calls.get() as u64 {
+        let fault = format!("`{warm}` is more than `max_in_flight`, expected at most {calls}");
+        let hint = "a connection carries one call at a time, so no more are ever used";
+        report.add(written.span(), Fault::new(fault).hint(hint));
+    }
+    usize::try_from(warm).unwrap_or(usize::MAX)
 }

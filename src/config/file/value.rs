@@ -52,6 +52,10 @@ pub(in crate::config) struct Percent(pub(in crate::config) u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::config) struct Count(pub(in crate::config) NonZeroU32);
 
+/// A whole number, zero included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) struct Number(pub(in crate::config) u32);
+
 /// The status of a final response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::config) struct Status(pub(in crate::config) StatusCode);
@@ -236,6 +240,41 @@ impl Visitor<'_> for Http2Visitor {
                 quote(text)
             )))),
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NumberVisitor)
+    }
+}
+
+struct NumberVisitor;
+
+impl Visitor<'_> for NumberVisitor {
+    type Value = Number;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number")
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Number, E> {
+        let negative = |_negative| {
+            E::custom(Fault::new(format!(
+                "`{number}` is negative, expected a whole number of at least 0"
+            )))
+        };
+        self.visit_u64(u64::try_from(number).map_err(negative)?)
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Number, E> {
+        let large = |_large| {
+            E::custom(Fault::new(format!(
+                "`{number}` is too large, expected at most {}",
+                u32::MAX
+            )))
+        };
+        u32::try_from(number).map(Number).map_err(large)
     }
 }
 

@@ -63,14 +63,26 @@ pub(super) enum Act {
 impl Rig {
     /// `settings` are the keys of the upstream's table.
     pub(super) fn new(settings: &str, upstream: Upstream) -> Self {
+        let (connections, accepted) = mpsc::channel(16);
+        let rig = Self::before(settings, upstream.handshake, connections);
+        let (start, seen) = (rig.start, Arc::clone(&rig.seen));
+        tokio::spawn(serve(accepted, upstream, start, seen));
+        rig
+    }
+
+    /// The same where the test takes the `connections` itself.
+    pub(super) fn before(
+        settings: &str,
+        handshake: Duration,
+        connections: mpsc::Sender<tokio::io::DuplexStream>,
+    ) -> Self {
         let text =
             format!("listen = \"127.0.0.1:1\"\n[upstream.a]\nurl = \"http://a\"\n{settings}");
         let config = Config::parse("test", &text).unwrap();
         let settings = config.upstreams[0].clone();
-        let (connections, accepted) = mpsc::channel(16);
         let fake = fake::Upstream {
             connections,
-            handshake: upstream.handshake,
+            handshake,
         };
         let dialer = Dialer::new(&settings).unwrap().fake(fake);
         let (cut, cutting) = watch::channel(false);
@@ -83,8 +95,6 @@ impl Rig {
             [1, 2],
         ));
         let lane = Lane::new(&shared, 0, Alarm::Tokio);
-        let (start, seen) = (Instant::now(), Seen::default());
-        tokio::spawn(serve(accepted, upstream, start, Arc::clone(&seen)));
         Self {
             proxy: Arc::new(Proxy::new(
                 vec![lane.clone()],
@@ -94,8 +104,8 @@ impl Rig {
             )),
             shared,
             lane,
-            start,
-            seen,
+            start: Instant::now(),
+            seen: Seen::default(),
             cut,
         }
     }
@@ -148,7 +158,7 @@ impl Rig {
         let proxy = Arc::clone(&self.proxy);
         let service = service_fn(move |request: Request<Incoming>| {
             let proxy = Arc::clone(&proxy);
-            async move { Ok::<_, Infallible>(proxy.handle(request, None).await) }
+            async move { Ok::<_, Infallible>(proxy.handle(request, None, None).await) }
         });
         let server = hyper::server::conn::http1::Builder::new();
         tokio::spawn(server.serve_connection(TokioIo::new(theirs), service));

@@ -8,7 +8,7 @@
 use ::http::Uri;
 use memchr::memchr;
 
-use crate::http::chunked::Bounds;
+use crate::http::chunked::{Bounds, LONGEST_BODY};
 use crate::http::grammar::{all_text, is_token};
 use crate::outcome::Fault;
 
@@ -21,10 +21,6 @@ const LONGEST_TARGET: usize = 65_534;
 
 /// The longest name that `http::HeaderName` holds, in bytes.
 const LONGEST_NAME: usize = 65_535;
-
-/// The longest body: what fits a signed number of 64 bits, as with everybody
-/// else. No caller lives to see its end.
-const LONGEST_BODY: u64 = i64::MAX as u64;
 
 /// A head under way.
 #[derive(Debug, Default)]
@@ -50,6 +46,7 @@ struct Request {
     close: bool,
     keep_alive: bool,
     upgrade: bool,
+    whole_server: bool,
 }
 
 /// How the body ends.
@@ -69,6 +66,9 @@ pub(in crate::server) struct Heading {
     /// Whether the caller would like to speak something else afterwards.
     pub(super) upgrade: bool,
     pub(super) head_only: bool,
+    /// Whether it is OPTIONS of a URI without path and query, by which the server
+    /// as a whole is meant (RFC 9112, section 3.2.4); `http::Uri` forgets that.
+    pub(super) whole_server: bool,
 }
 
 impl Head {
@@ -194,6 +194,7 @@ impl Request {
             close: false,
             keep_alive: false,
             upgrade: false,
+            whole_server: method == b"OPTIONS" && is_bare(target),
         })
     }
 
@@ -255,6 +256,7 @@ impl Request {
             last: self.close || (self.old && !self.keep_alive),
             upgrade: self.upgrade,
             head_only: self.head_only,
+            whole_server: self.whole_server,
         })
     }
 }
@@ -307,6 +309,13 @@ fn is_absolute(target: &[u8]) -> bool {
     matches!(uri.scheme_str(), Some("http" | "https"))
         && uri.authority().is_some()
         && uri.path().starts_with('/')
+}
+
+/// Whether a target in absolute-form ends with its authority.
+fn is_bare(target: &[u8]) -> bool {
+    let colon = target.iter().position(|byte| *byte == b':');
+    let rest = colon.and_then(|colon| target[colon..].strip_prefix(b"://"));
+    rest.is_some_and(|rest| !rest.iter().any(|byte| b"/?".contains(byte)))
 }
 
 fn is_query(byte: u8) -> bool {

@@ -29,7 +29,7 @@ enum End {
 
 /// Shows `input` in pieces of the lengths that `piece` says, as the stream does.
 fn read(input: &[u8], mut piece: impl FnMut() -> usize) -> Verdict {
-    let mut framing = Framing::new(BOUNDS);
+    let mut framing = Framing::new(BOUNDS, 0);
     let (mut passed, mut held) = (Vec::new(), Vec::new());
     let mut rest = input;
     let mut end = End::More;
@@ -37,8 +37,14 @@ fn read(input: &[u8], mut piece: impl FnMut() -> usize) -> Verdict {
         let (now, later) = rest.split_at(piece().clamp(1, rest.len()));
         rest = later;
         held.extend_from_slice(now);
-        let scan = framing.scan(&held);
+        let mut scan = framing.scan(&held);
         passed.extend(held.drain(..scan.pass));
+        // Each is answered as soon as it can be.
+        while framing.waits() && !framing.asks_to_upgrade() {
+            framing.go_on(false);
+            scan = framing.scan(&held);
+            passed.extend(held.drain(..scan.pass));
+        }
         end = match scan.rest {
             Rest::More => End::More,
             Rest::Refused(fault) => End::Refused(fault),
@@ -215,14 +221,32 @@ fn extensions_and_trailers_are_bounded() {
 }
 
 #[test]
+fn what_follows_a_request_waits_for_its_answer() {
+    let mut framing = Framing::new(BOUNDS, 0);
+    let request = b"GET / HTTP/1.1\r\n\r\n";
+    let whole = Scan {
+        pass: request.len(),
+        rest: Rest::More,
+    };
+    assert_eq!(framing.scan(request), whole);
+    let kept = Scan {
+        pass: 0,
+        rest: Rest::Keep,
+    };
+    assert_eq!(framing.scan(b"\r\n"), kept);
+    framing.go_on(false);
+    assert_eq!(framing.scan(request), whole);
+}
+
+#[test]
 fn after_an_upgrade_the_answer_decides() {
     let request = b"GET / HTTP/1.1\r\nupgrade: websocket\r\n\r\n\x81\0";
     for granted in [true, false] {
-        let mut framing = Framing::new(BOUNDS);
+        let mut framing = Framing::new(BOUNDS, 0);
         let asked = framing.scan(request);
         assert_eq!(asked.pass, request.len() - 2);
         assert_eq!((asked.rest, framing.asks_to_upgrade()), (Rest::Keep, true));
-        framing.answer_upgrade(granted);
+        framing.go_on(granted);
         let scan = framing.scan(&request[asked.pass..]);
         let expected = match granted {
             true => Scan {

@@ -57,6 +57,16 @@ impl Caller {
         response
     }
 
+    /// The next response that is not an interim one, which must be whole.
+    pub(crate) async fn last_response(&mut self) -> Response {
+        loop {
+            let response = self.response().await;
+            if response.status >= 200 {
+                return response;
+            }
+        }
+    }
+
     /// The next response, which must break off before its end.
     pub(crate) async fn broken_response(&mut self) -> Response {
         let response = self.response_to("GET").await;
