@@ -135,18 +135,21 @@ fn count_answers(mut answers: &[u8]) -> usize {
 fn sent(mut input: &[u8]) -> Vec<Message> {
     let mut all = Vec::new();
     while let Some((mut message, length)) = Message::read(input) {
-        message.target = origin_form(&message.target);
+        message.target = origin_form(&message.method, &message.target);
         all.push(message);
         input = &input[length..];
     }
     all
 }
 
-/// RFC 9112, section 3.2.1.
-fn origin_form(target: &str) -> String {
+/// RFC 9112, sections 3.2.1 and 3.2.4.
+fn origin_form(method: &str, target: &str) -> String {
     match target.split_once("://") {
         Some((scheme, rest)) if !scheme.contains('/') => {
             let path = rest.find(['/', '?']).map_or("", |at| &rest[at..]);
+            if path.is_empty() && method == "OPTIONS" {
+                return "*".to_owned();
+            }
             let slash = if path.starts_with('/') { "" } else { "/" };
             format!("{slash}{path}")
         }
