@@ -89,7 +89,8 @@ pub(crate) fn budgets(dialect: &Dialect, headers: &HeaderMap, now: SystemTime) -
 pub(crate) fn is_fine(settings: &Upstream, status: StatusCode) -> bool {
     let silent = matches!(settings.dialect, Dialect::None | Dialect::RetryAfter);
     let mut signals = settings.cooldown.signals.iter();
-    silent && signals.all(|signal| signal.status != status)
+    // A 408 may have been said before the request came.
+    silent && status != StatusCode::REQUEST_TIMEOUT && signals.all(|signal| signal.status != status)
 }
 
 /// What `fields` tell of a budget of requests.

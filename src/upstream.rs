@@ -206,7 +206,8 @@ impl Connection {
     where
         E: Ear + Send + Unpin,
     {
-        self.used = Some(Instant::now());
+        // Until the call has ended, which is when it counts from.
+        self.used.get_or_insert(self.opened);
         match (
             request,
             std::mem::replace(&mut self.protocol, Protocol::Away),

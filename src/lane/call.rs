@@ -133,9 +133,9 @@ impl Lane {
         timer: &'a mut Timer,
     ) -> Step<'a> {
         let core = &self.0;
-        if let Some((lease, turn)) = core.try_turn(account.charge()) {
+        if let Some((lease, turn, now)) = core.try_turn(account.charge()) {
             drop(place);
-            account.start(Instant::now());
+            account.start(now);
             let call = (request, account);
             return Step::Sent(Box::pin(async move {
                 let sent = exchange::run(core, lease, turn, call, timer).await;
@@ -343,8 +343,8 @@ impl Lane {
 
 impl Core {
     /// A turn for a request of this core, with a ready connection, if nobody
-    /// waits and every limit allows one this instant.
-    fn try_turn(self: &Arc<Self>, charge: &Charge) -> Option<(Lease, Taken)> {
+    /// waits and every limit allows one this instant; with that instant.
+    fn try_turn(self: &Arc<Self>, charge: &Charge) -> Option<(Lease, Taken, Instant)> {
         let shared = &self.shared;
         if shared.waiting() > 0 || shared.is_cut() {
             return None;
@@ -359,7 +359,7 @@ impl Core {
         let lease = Lease::new(self, link, connection, slot);
         let turn = limits.start(charge.clone(), now, now);
         drop(limits);
-        Some((lease, Taken::new(shared, turn)))
+        Some((lease, Taken::new(shared, turn), now))
     }
 }
 

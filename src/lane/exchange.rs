@@ -140,7 +140,7 @@ fn over<'a>(
 /// Waits for the response head of what was `sent`, until that is `over`.
 async fn finish(
     shared: &Shared,
-    flight: Box<Flight>,
+    mut flight: Box<Flight>,
     turn: Taken,
     sent: impl Future<Output = Result<Response<Inbound>, Box<SendError>>> + Send,
     over: impl Future<Output = Over> + Send,
@@ -155,7 +155,15 @@ async fn finish(
         }),
     };
     match sent {
-        Ok(response) => answered(shared, turn, response, (spare, offer), flight).await,
+        Ok(response) if response.body().is_ready() => {
+            let now = Instant::now();
+            flight.account.respond(response.status(), now);
+            turn.close(End::Answered(&[]), now);
+            let begin = Beginning::default();
+            pass_on(shared, response, begin, flight, None).map_err(Broken::Ended)
+        }
+        // In a box, as few need what it takes.
+        Ok(response) => Box::pin(answered(shared, turn, response, (spare, offer), flight)).await,
         Err(failed) => Err(broken(shared, turn, *failed, spare, flight.account)),
     }
 }

@@ -28,6 +28,11 @@ pub(crate) enum InboundError {
 }
 
 impl Inbound {
+    /// Whether there is what [`Inbound::ready`] returns.
+    pub(crate) fn is_ready(&self) -> bool {
+        matches!(self, Self::Plain(body) if body.ready.is_some())
+    }
+
     /// The head in the form in which an HTTP/1.1 caller gets it, with what had
     /// come of the body by then; only where the response has no map of fields,
     /// and until it is taken.
