@@ -10,6 +10,7 @@ use crate::origin::circumstances::Circumstances;
 use crate::origin::policy::Policy;
 use crate::pace::Pace;
 use crate::table::enforced::scenario::{Condition, Scenario};
+use crate::table::throughput::Kind;
 
 /// Measures the pacegate binary side by side with nginx, HAProxy and the obvious program.
 #[derive(Debug, Parser)]
@@ -47,7 +48,9 @@ pub(crate) struct Options {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Requests per second and CPU time per request, no limit reached
-    Throughput,
+    Throughput(ThroughputArgs),
+    /// CPU time per request as waiting jobs, lanes, keys and connections grow by factors of ten
+    Scaling,
     /// Latency added over the direct way at 1000 and 5000 requests/s
     Latency,
     /// Memory per waiting caller, and what is given back afterwards
@@ -68,6 +71,14 @@ pub(crate) enum Command {
     Origin(OriginArgs),
     #[command(hide = true)]
     UntilReady(UntilReadyArgs),
+}
+
+/// What is particular to the table `throughput`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ThroughputArgs {
+    /// Only these kinds of requests
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES", default_values_t = Kind::ALL)]
+    pub(crate) kinds: Vec<Kind>,
 }
 
 /// What is particular to the table `loss`.
@@ -118,6 +129,12 @@ pub(crate) struct OriginArgs {
     /// Whether to record arrivals.
     #[arg(long)]
     pub(crate) record: bool,
+    /// Bytes of an answer's body.
+    #[arg(long, default_value_t = 200)]
+    pub(crate) answer_bytes: usize,
+    /// The directory of the certificate with which to speak TLS, none if absent.
+    #[arg(long)]
+    pub(crate) certificate: Option<PathBuf>,
     /// The way there and the clock.
     #[command(flatten)]
     pub(crate) circumstances: Circumstances,

@@ -50,6 +50,28 @@ pub(crate) struct Contender {
     beside: Option<Pace>,
     max_in_flight: Option<u32>,
     threads: u32,
+    wire: Wire,
+    shape: Shape,
+}
+
+/// How a contender speaks, unless HTTP/1.1 without TLS on both sides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wire {
+    Plain,
+    /// HTTP/2 without TLS to callers.
+    Http2,
+    /// TLS to the origin.
+    Tls,
+}
+
+/// What stands in pacegate's configuration besides one upstream for all (others: nothing).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    One,
+    /// So many upstreams; the n-th takes the paths below `/ln`.
+    Lanes(u32),
+    /// A limit, never reached, for each value of the field `x-key`.
+    Keyed,
 }
 
 impl Contender {
@@ -62,6 +84,8 @@ impl Contender {
             beside: None,
             max_in_flight: None,
             threads: 1,
+            wire: Wire::Plain,
+            shape: Shape::One,
         }
     }
 
@@ -85,6 +109,38 @@ impl Contender {
     pub(crate) const fn in_flight(self, most: u32) -> Self {
         Self {
             max_in_flight: Some(most),
+            ..self
+        }
+    }
+
+    /// With HTTP/2 to callers; not for `until_ready`.
+    pub(crate) const fn http2(self) -> Self {
+        Self {
+            wire: Wire::Http2,
+            ..self
+        }
+    }
+
+    /// In front of an origin that speaks TLS; not for `until_ready`.
+    pub(crate) const fn tls(self) -> Self {
+        Self {
+            wire: Wire::Tls,
+            ..self
+        }
+    }
+
+    /// With so many upstreams that are all the origin, the n-th (from 0 on) for paths below `/ln` (pacegate only).
+    pub(crate) const fn lanes(self, lanes: u32) -> Self {
+        Self {
+            shape: Shape::Lanes(lanes),
+            ..self
+        }
+    }
+
+    /// With a limit, never reached, for each value of the field `x-key` (pacegate only).
+    pub(crate) const fn keyed(self) -> Self {
+        Self {
+            shape: Shape::Keyed,
             ..self
         }
     }
@@ -237,7 +293,11 @@ fn command(bench: &Bench, contender: &Contender, place: Place, dir: &Path) -> Re
             command.arg("-db").arg("-f").arg(&config);
         }
         Program::Pacegate => {
-            fs::write(&config, pacegate::config(contender, place))?;
+            let ca = match contender.wire {
+                Wire::Tls => Some(bench.certificate()?.file()),
+                Wire::Plain | Wire::Http2 => None,
+            };
+            fs::write(&config, pacegate::config(contender, place, ca.as_deref()))?;
             command.arg("run").arg("--config").arg(&config);
             // As under a service manager, so that the journal's cost is in the figures; a folder for each run.
             command.env("STATE_DIRECTORY", dir);
