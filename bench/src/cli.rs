@@ -67,6 +67,8 @@ pub(crate) enum Command {
     Startup,
     /// All of the above but `enforced`, which takes more than an hour and a half
     All,
+    /// Instructions per request, counted by valgrind, against those in bench/instructions.txt
+    Instructions(InstructionsArgs),
     #[command(hide = true)]
     Origin(OriginArgs),
     #[command(hide = true)]
@@ -79,6 +81,14 @@ pub(crate) struct ThroughputArgs {
     /// Only these kinds of requests
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES", default_values_t = Kind::ALL)]
     pub(crate) kinds: Vec<Kind>,
+}
+
+/// What is particular to `instructions`.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct InstructionsArgs {
+    /// Write the file instead of comparing with it
+    #[arg(long)]
+    pub(crate) renew: bool,
 }
 
 /// What is particular to the table `loss`.

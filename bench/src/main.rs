@@ -20,6 +20,7 @@ mod cli;
 mod clock;
 mod cores;
 mod http;
+mod instructions;
 mod load;
 mod metrics;
 mod origin;

@@ -22,6 +22,10 @@ use crate::process::{self, Process};
 /// Another process may take a free port between our asking and the peer's binding: try again.
 const ATTEMPTS: u32 = 3;
 const LOG_FILE: &str = "log";
+/// What valgrind writes, in the peer's directory.
+const COUNTS_FILE: &str = "callgrind.out";
+/// Keeps pacegate's allocator from tidying up by the clock, which would make counts differ by percents.
+const STEADY_MALLOC: &str = "background_thread:false,tcache_gc_incr_bytes:1099511627776";
 
 /// The programs that can stand between load and origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +56,7 @@ pub(crate) struct Contender {
     threads: u32,
     wire: Wire,
     shape: Shape,
+    counted: bool,
 }
 
 /// How a contender speaks, unless HTTP/1.1 without TLS on both sides.
@@ -86,6 +91,7 @@ impl Contender {
             threads: 1,
             wire: Wire::Plain,
             shape: Shape::One,
+            counted: false,
         }
     }
 
@@ -141,6 +147,14 @@ impl Contender {
     pub(crate) const fn keyed(self) -> Self {
         Self {
             shape: Shape::Keyed,
+            ..self
+        }
+    }
+
+    /// Under valgrind, which counts its instructions; see `Peer::instructions`.
+    pub(crate) const fn counted(self) -> Self {
+        Self {
+            counted: true,
             ..self
         }
     }
@@ -210,6 +224,9 @@ impl Peer {
             origin,
         };
         let mut command = command(bench, contender, place, dir.path())?;
+        if contender.counted {
+            command = under_valgrind(&command);
+        }
         let log = File::create(dir.path().join(LOG_FILE))?;
         command
             .current_dir(dir.path())
@@ -255,6 +272,18 @@ impl Peer {
         self.process.as_ref().map_or(Ok(0), Process::threads)
     }
 
+    /// Stops a peer that was counted; the instructions of its whole life.
+    pub(crate) async fn instructions(mut self) -> Result<u64> {
+        if let Some(process) = &mut self.process {
+            process.stop().await?;
+        }
+        let counts = fs::read_to_string(self._dir.path().join(COUNTS_FILE))?;
+        let total = counts
+            .lines()
+            .find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok());
+        total.ok_or_else(|| format!("no total in what valgrind wrote\n{}", self.log()).into())
+    }
+
     async fn ready(&mut self) -> Result<()> {
         match (&mut self.process, self.admin) {
             (Some(process), Some(admin)) => process.answers(admin, "/readyz").await,
@@ -267,6 +296,23 @@ impl Peer {
     fn log(&self) -> String {
         fs::read_to_string(self._dir.path().join(LOG_FILE)).unwrap_or_default()
     }
+}
+
+/// The same command with its instructions counted.
+fn under_valgrind(command: &Command) -> Command {
+    let mut counted = Command::new("valgrind");
+    counted
+        .arg("--tool=callgrind")
+        .arg(format!("--callgrind-out-file={COUNTS_FILE}"))
+        .arg(command.get_program())
+        .args(command.get_args())
+        .env("_RJEM_MALLOC_CONF", STEADY_MALLOC);
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            counted.env(name, value);
+        }
+    }
+    counted
 }
 
 /// Writes the configuration into `dir`; the command that runs the peer in the foreground.

@@ -15,6 +15,7 @@ use std::rc::Rc;
 use crate::Result;
 use crate::bench::Bench;
 use crate::cli::{Command, Enforcement, LossArgs};
+use crate::instructions;
 use crate::pace::Pace;
 use crate::peer::{Contender, Program};
 use crate::report::Table;
@@ -61,6 +62,7 @@ pub(crate) async fn run(bench: &Rc<Bench>, command: &Command) -> Result<()> {
             .await?]);
             print(&[scaling::run(bench).await?]);
         }
+        Command::Instructions(args) => instructions::run(bench, *args).await?,
         // Not tables: `main` runs them in processes of their own.
         Command::Origin(_) | Command::UntilReady(_) => {}
     }
