@@ -55,6 +55,8 @@ pub(crate) use roster::Roster;
 pub(crate) use tunnel::Tunnel;
 
 mod account;
+#[cfg(feature = "bench")]
+pub(crate) mod bench;
 mod call;
 mod charge;
 mod exchange;
