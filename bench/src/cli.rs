@@ -39,7 +39,7 @@ pub(crate) struct Options {
     /// Only these peers, such as `nginx,pacegate` (variants such as `nginx-limit` included)
     #[arg(long, global = true, value_delimiter = ',', value_name = "NAMES")]
     pub(crate) peers: Vec<String>,
-    /// Small batches in `loss` and `real`, only the smallest `memory`, few seconds of `enforced`, one round: to see that all works
+    /// Small batches in `loss` and `real`, only the smallest `memory`, `scaling` to 1000, few seconds of `enforced`, one round: to see that all works
     #[arg(long, global = true)]
     pub(crate) quick: bool,
 }

@@ -16,6 +16,7 @@ pub(super) fn config(contender: &Contender, place: Place) -> String {
         Wire::Http2 => (" proto h2", ""),
         Wire::Tls => ("", " ssl verify none"),
     };
+    // By default it closes idle connections to the server every 5 s, and with TLS then spends most of its time on handshakes.
     // Without `no strict-limits` it demands two file descriptors per connection up front.
     format!(
         "global
@@ -37,7 +38,7 @@ frontend bench
     maxconn 19900
     default_backend origin
 backend origin
-    server origin {origin}{one_at_a_time}{tls}
+    server origin {origin}{one_at_a_time}{tls} pool-purge-delay 600s
 "
     )
 }
