@@ -58,6 +58,8 @@ pub(crate) use tunnel::Tunnel;
 
 mod account;
 mod beginning;
+#[cfg(feature = "bench")]
+pub(crate) mod bench;
 mod bound;
 mod call;
 mod charge;

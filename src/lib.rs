@@ -60,8 +60,11 @@
 //! `dialect`. What changes in a message: `http`. Connections to an API:
 //! `upstream`. What was spent, over restarts: `state`. What a reload changes:
 //! `daemon::reload`. Numbers: `metrics`. Settings: [`config`]. The order of a
-//! stop is written once, in [`daemon`].
+//! stop is written once, in [`daemon`]. What `cargo bench` measures: `bench`.
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod daemon;

@@ -1,9 +1,11 @@
 //! What a whole run shares: the options, the layout of the cores, the binaries it may start, and who takes part.
 
+use std::cell::OnceCell;
 use std::env;
 use std::path::{Path, PathBuf};
 
 use crate::Result;
+use crate::certificate::Certificate;
 use crate::cli::Options;
 use crate::cores::Cores;
 use crate::peer::{Contender, Program};
@@ -24,6 +26,7 @@ pub(crate) struct Bench {
     pub(crate) own_binary: PathBuf,
     options: Options,
     open_files: u64,
+    certificate: OnceCell<Certificate>,
 }
 
 impl Bench {
@@ -37,6 +40,7 @@ impl Bench {
             own_binary: env::current_exe()?,
             options,
             open_files,
+            certificate: OnceCell::new(),
         })
     }
 
@@ -67,6 +71,15 @@ impl Bench {
         usize::try_from(self.open_files.saturating_sub(SPARE_FILES))
             .unwrap_or(usize::MAX)
             .min(wanted)
+    }
+
+    /// The certificate of origins that speak TLS, made when it is first asked for.
+    pub(crate) fn certificate(&self) -> Result<&Certificate> {
+        if let Some(certificate) = self.certificate.get() {
+            return Ok(certificate);
+        }
+        let made = Certificate::new()?;
+        Ok(self.certificate.get_or_init(|| made))
     }
 
     /// The contenders that take part: chosen by `--peers` and installed. The others are named under the table.

@@ -10,6 +10,7 @@ use crate::origin::circumstances::Circumstances;
 use crate::origin::policy::Policy;
 use crate::pace::Pace;
 use crate::table::enforced::scenario::{Condition, Scenario};
+use crate::table::throughput::Kind;
 
 /// Measures the pacegate binary side by side with nginx, HAProxy and the obvious program.
 #[derive(Debug, Parser)]
@@ -38,7 +39,7 @@ pub(crate) struct Options {
     /// Only these peers, such as `nginx,pacegate` (variants such as `nginx-limit` included)
     #[arg(long, global = true, value_delimiter = ',', value_name = "NAMES")]
     pub(crate) peers: Vec<String>,
-    /// Small batches in `loss` and `real`, only the smallest `memory`, few seconds of `enforced`, one round: to see that all works
+    /// Small batches in `loss` and `real`, only the smallest `memory`, `scaling` to 1000, few seconds of `enforced`, one round: to see that all works
     #[arg(long, global = true)]
     pub(crate) quick: bool,
 }
@@ -47,7 +48,9 @@ pub(crate) struct Options {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Requests per second and CPU time per request, no limit reached
-    Throughput,
+    Throughput(ThroughputArgs),
+    /// CPU time per request as waiting jobs, lanes, keys and connections grow by factors of ten
+    Scaling,
     /// Latency added over the direct way at 1000 and 5000 requests/s
     Latency,
     /// Memory per waiting caller, and what is given back afterwards
@@ -64,10 +67,28 @@ pub(crate) enum Command {
     Startup,
     /// All of the above but `enforced`, which takes more than two hours
     All,
+    /// Instructions per request, counted by valgrind, against those in bench/instructions.txt
+    Instructions(InstructionsArgs),
     #[command(hide = true)]
     Origin(OriginArgs),
     #[command(hide = true)]
     UntilReady(UntilReadyArgs),
+}
+
+/// What is particular to the table `throughput`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ThroughputArgs {
+    /// Only these kinds of requests
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES", default_values_t = Kind::ALL)]
+    pub(crate) kinds: Vec<Kind>,
+}
+
+/// What is particular to `instructions`.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct InstructionsArgs {
+    /// Write the file instead of comparing with it
+    #[arg(long)]
+    pub(crate) renew: bool,
 }
 
 /// What is particular to the table `loss`.
@@ -118,6 +139,12 @@ pub(crate) struct OriginArgs {
     /// Whether to record arrivals.
     #[arg(long)]
     pub(crate) record: bool,
+    /// Bytes of an answer's body.
+    #[arg(long, default_value_t = 200)]
+    pub(crate) answer_bytes: usize,
+    /// The directory of the certificate with which to speak TLS, none if absent.
+    #[arg(long)]
+    pub(crate) certificate: Option<PathBuf>,
     /// The way there and the clock.
     #[command(flatten)]
     pub(crate) circumstances: Circumstances,

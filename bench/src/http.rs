@@ -1,5 +1,5 @@
-//! The little HTTP/1.1 that origin and load need of each other: GETs without a body, answers with a Content-Length (or none,
-//! then they end with the connection). Parsing is httparse's; anything else is an error, so that no figure rests on a
+//! The little HTTP/1.1 that origin and load need of each other: GETs without a body, POSTs with a Content-Length, answers with
+//! a Content-Length (or none, then they end with the connection). Parsing is httparse's; anything else is an error, so that no figure rests on a
 //! misread answer.
 
 use std::io;
@@ -41,6 +41,18 @@ pub(crate) fn get_path(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\n{FIELDS}\r\n").into_bytes()
 }
 
+/// A GET whose field `x-key` says whose it is.
+pub(crate) fn keyed(key: u32) -> Vec<u8> {
+    format!("GET / HTTP/1.1\r\n{FIELDS}X-Key: {key}\r\n\r\n").into_bytes()
+}
+
+/// A POST of a body.
+pub(crate) fn post(body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let head = format!("POST / HTTP/1.1\r\n{FIELDS}Content-Length: {length}\r\n\r\n");
+    [head.as_bytes(), body].concat()
+}
+
 /// The head of an answer, none while it is incomplete.
 pub(crate) fn response(input: &[u8]) -> io::Result<Option<Head>> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
@@ -57,13 +69,7 @@ pub(crate) fn response(input: &[u8]) -> io::Result<Option<Head>> {
     };
     for field in response.headers.iter() {
         if field.name.eq_ignore_ascii_case("content-length") {
-            let length = std::str::from_utf8(field.value)
-                .ok()
-                .and_then(|text| text.trim().parse().ok());
-            head.length = Some(
-                length
-                    .ok_or_else(|| io::Error::other("answer with an unreadable content-length"))?,
-            );
+            head.length = Some(length(field.value)?);
         } else if field.name.eq_ignore_ascii_case("connection") {
             head.close = field.value.eq_ignore_ascii_case(b"close");
         } else if field.name.eq_ignore_ascii_case("transfer-encoding") {
@@ -73,17 +79,35 @@ pub(crate) fn response(input: &[u8]) -> io::Result<Option<Head>> {
     Ok(Some(head))
 }
 
-/// The first request in `input` and its size in bytes, none while it is incomplete.
+/// The first request in `input` and its size in bytes, its body included; none while it is incomplete.
 pub(crate) fn request(input: &[u8]) -> io::Result<Option<(Target, usize)>> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut fields);
     let httparse::Status::Complete(size) = request.parse(input).map_err(io::Error::other)? else {
         return Ok(None);
     };
-    if request.method != Some("GET") {
-        return Err(io::Error::other("the origin knows only GET"));
-    }
-    Ok(Some((target(request.path.unwrap_or("/")), size)))
+    let size = match request.method {
+        Some("GET") => size,
+        Some("POST") => size + body_length(request.headers)?,
+        _ => return Err(io::Error::other("the origin knows only GET and POST")),
+    };
+    let complete = input.len() >= size;
+    Ok(complete.then(|| (target(request.path.unwrap_or("/")), size)))
+}
+
+fn body_length(fields: &[httparse::Header<'_>]) -> io::Result<usize> {
+    let field = fields
+        .iter()
+        .find(|field| field.name.eq_ignore_ascii_case("content-length"))
+        .ok_or_else(|| io::Error::other("the origin knows only bodies with a content-length"))?;
+    length(field.value)
+}
+
+fn length(value: &[u8]) -> io::Result<usize> {
+    std::str::from_utf8(value)
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .ok_or_else(|| io::Error::other("an unreadable content-length"))
 }
 
 fn target(path: &str) -> Target {
@@ -110,6 +134,16 @@ mod tests {
             Target::Arrivals
         );
         assert_eq!(request(&input[..first - 1]).unwrap(), None);
+    }
+
+    #[test]
+    fn a_request_is_complete_with_its_body() {
+        let mut input = post(b"0123456789");
+        let first = input.len();
+        assert_eq!(request(&input[..first - 1]).unwrap(), None);
+        input.extend(get(7));
+        assert_eq!(request(&input).unwrap(), Some((Target::Number(0), first)));
+        assert!(request(b"POST / HTTP/1.1\r\n\r\n").is_err());
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! The callers: a connection that sends GETs, and the ways to use many of them at once: `closed` (each caller sends again as soon
-//! as it has its answer), `open` (requests start at fixed instants, whatever becomes of the earlier ones), `parked` (callers
-//! that send once and wait), and `saturate` (wrk where it is installed, else the closed loop).
+//! The callers: a connection that sends requests, and the ways to use many of them at once: `closed` (each caller sends again as
+//! soon as it has its answer), `http2` (the same with many callers on one connection), `open` (requests start at fixed instants,
+//! whatever becomes of the earlier ones), `parked` (callers that send once and wait), and `saturate` (wrk where it is installed,
+//! else the closed loop).
 
 pub(crate) mod closed;
+mod http2;
 pub(crate) mod open;
 pub(crate) mod parked;
 pub(crate) mod saturate;
@@ -40,7 +42,12 @@ impl Caller {
 
     /// Sends one GET and reads its whole answer; the status. After an error the next request connects anew.
     pub(crate) async fn get(&mut self, number: u32) -> io::Result<u16> {
-        let (head, _) = self.exchange(&http::get(number)).await?;
+        self.send(&http::get(number)).await
+    }
+
+    /// Sends `request` and reads its whole answer; the status. After an error the next request connects anew.
+    pub(crate) async fn send(&mut self, request: &[u8]) -> io::Result<u16> {
+        let (head, _) = self.exchange(request).await?;
         Ok(head.status)
     }
 

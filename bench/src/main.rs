@@ -15,11 +15,14 @@
 //! stderr.
 
 mod bench;
+mod certificate;
 mod cli;
 mod clock;
 mod cores;
 mod http;
+mod instructions;
 mod load;
+mod metrics;
 mod origin;
 mod pace;
 mod peer;

@@ -1,4 +1,4 @@
-//! The upstream of all measurements: the handle of a child process that answers 200 bytes, enforces a limit or stays silent,
+//! The upstream of all measurements: the handle of a child process that answers 200 bytes or more, enforces a limit or stays silent,
 //! and records when which request arrived.
 
 pub(crate) mod arrivals;
@@ -28,7 +28,19 @@ pub(crate) struct Origin {
 impl Origin {
     /// An origin that only answers, as fast as it can.
     pub(crate) async fn fast(bench: &Bench) -> Result<Self> {
-        Self::start(bench, &Policy::Open, None).await
+        Self::start(bench, &Policy::Open, &[]).await
+    }
+
+    /// The same with answers of so many bytes.
+    pub(crate) async fn answering(bench: &Bench, bytes: usize) -> Result<Self> {
+        let bytes = ["--answer-bytes".to_owned(), bytes.to_string()];
+        Self::start(bench, &Policy::Open, &bytes).await
+    }
+
+    /// A fast origin that speaks TLS with the run's certificate.
+    pub(crate) async fn tls(bench: &Bench) -> Result<Self> {
+        let dir = bench.certificate()?.dir().display().to_string();
+        Self::start(bench, &Policy::Open, &["--certificate".to_owned(), dir]).await
     }
 
     /// An origin that also records each arrival.
@@ -42,12 +54,14 @@ impl Origin {
         policy: &Policy,
         circumstances: Circumstances,
     ) -> Result<Self> {
-        Self::start(bench, policy, Some(circumstances)).await
+        let mut options = vec!["--record".to_owned()];
+        options.extend(circumstances.arguments());
+        Self::start(bench, policy, &options).await
     }
 
     /// An origin that reads requests and never answers.
     pub(crate) async fn silent(bench: &Bench) -> Result<Self> {
-        Self::start(bench, &Policy::Silent, None).await
+        Self::start(bench, &Policy::Silent, &[]).await
     }
 
     /// Seconds so far in which the origin had to wait for a core.
@@ -64,12 +78,7 @@ impl Origin {
         Arrivals::parse(std::str::from_utf8(&body)?)
     }
 
-    /// Records if circumstances are given.
-    async fn start(
-        bench: &Bench,
-        policy: &Policy,
-        circumstances: Option<Circumstances>,
-    ) -> Result<Self> {
+    async fn start(bench: &Bench, policy: &Policy, options: &[String]) -> Result<Self> {
         let addr = process::free_port()?;
         let mut command = Command::new(&bench.own_binary);
         command.args([
@@ -79,9 +88,7 @@ impl Origin {
             "--policy",
             &policy.to_string(),
         ]);
-        if let Some(circumstances) = circumstances {
-            command.arg("--record").args(circumstances.arguments());
-        }
+        command.args(options);
         let mut process = Process::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()))?;
         process
             .listens(addr)

@@ -22,6 +22,10 @@ use crate::process::{self, Process};
 /// Another process may take a free port between our asking and the peer's binding: try again.
 const ATTEMPTS: u32 = 3;
 const LOG_FILE: &str = "log";
+/// What valgrind writes, in the peer's directory.
+const COUNTS_FILE: &str = "callgrind.out";
+/// Keeps pacegate's allocator from tidying up by the clock, which would make counts differ by percents.
+const STEADY_MALLOC: &str = "background_thread:false,tcache_gc_incr_bytes:1099511627776";
 
 /// The programs that can stand between load and origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +54,29 @@ pub(crate) struct Contender {
     beside: Option<Pace>,
     max_in_flight: Option<u32>,
     threads: u32,
+    wire: Wire,
+    shape: Shape,
+    counted: bool,
+}
+
+/// How a contender speaks, unless HTTP/1.1 without TLS on both sides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wire {
+    Plain,
+    /// HTTP/2 without TLS to callers.
+    Http2,
+    /// TLS to the origin.
+    Tls,
+}
+
+/// What stands in pacegate's configuration besides one upstream for all (others: nothing).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    One,
+    /// So many upstreams; the n-th takes the paths below `/ln`.
+    Lanes(u32),
+    /// A limit, never reached, for each value of the field `x-key`.
+    Keyed,
 }
 
 impl Contender {
@@ -62,6 +89,9 @@ impl Contender {
             beside: None,
             max_in_flight: None,
             threads: 1,
+            wire: Wire::Plain,
+            shape: Shape::One,
+            counted: false,
         }
     }
 
@@ -85,6 +115,46 @@ impl Contender {
     pub(crate) const fn in_flight(self, most: u32) -> Self {
         Self {
             max_in_flight: Some(most),
+            ..self
+        }
+    }
+
+    /// With HTTP/2 to callers; not for `until_ready`.
+    pub(crate) const fn http2(self) -> Self {
+        Self {
+            wire: Wire::Http2,
+            ..self
+        }
+    }
+
+    /// In front of an origin that speaks TLS; not for `until_ready`.
+    pub(crate) const fn tls(self) -> Self {
+        Self {
+            wire: Wire::Tls,
+            ..self
+        }
+    }
+
+    /// With so many upstreams that are all the origin, the n-th (from 0 on) for paths below `/ln` (pacegate only).
+    pub(crate) const fn lanes(self, lanes: u32) -> Self {
+        Self {
+            shape: Shape::Lanes(lanes),
+            ..self
+        }
+    }
+
+    /// With a limit, never reached, for each value of the field `x-key` (pacegate only).
+    pub(crate) const fn keyed(self) -> Self {
+        Self {
+            shape: Shape::Keyed,
+            ..self
+        }
+    }
+
+    /// Under valgrind, which counts its instructions; see `Peer::instructions`.
+    pub(crate) const fn counted(self) -> Self {
+        Self {
+            counted: true,
             ..self
         }
     }
@@ -154,6 +224,9 @@ impl Peer {
             origin,
         };
         let mut command = command(bench, contender, place, dir.path())?;
+        if contender.counted {
+            command = under_valgrind(&command);
+        }
         let log = File::create(dir.path().join(LOG_FILE))?;
         command
             .current_dir(dir.path())
@@ -199,6 +272,18 @@ impl Peer {
         self.process.as_ref().map_or(Ok(0), Process::threads)
     }
 
+    /// Stops a peer that was counted; the instructions of its whole life.
+    pub(crate) async fn instructions(mut self) -> Result<u64> {
+        if let Some(process) = &mut self.process {
+            process.stop().await?;
+        }
+        let counts = fs::read_to_string(self._dir.path().join(COUNTS_FILE))?;
+        let total = counts
+            .lines()
+            .find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok());
+        total.ok_or_else(|| format!("no total in what valgrind wrote\n{}", self.log()).into())
+    }
+
     async fn ready(&mut self) -> Result<()> {
         match (&mut self.process, self.admin) {
             (Some(process), Some(admin)) => process.answers(admin, "/readyz").await,
@@ -211,6 +296,23 @@ impl Peer {
     fn log(&self) -> String {
         fs::read_to_string(self._dir.path().join(LOG_FILE)).unwrap_or_default()
     }
+}
+
+/// The same command with its instructions counted.
+fn under_valgrind(command: &Command) -> Command {
+    let mut counted = Command::new("valgrind");
+    counted
+        .arg("--tool=callgrind")
+        .arg(format!("--callgrind-out-file={COUNTS_FILE}"))
+        .arg(command.get_program())
+        .args(command.get_args())
+        .env("_RJEM_MALLOC_CONF", STEADY_MALLOC);
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            counted.env(name, value);
+        }
+    }
+    counted
 }
 
 /// Writes the configuration into `dir`; the command that runs the peer in the foreground.
@@ -237,7 +339,11 @@ fn command(bench: &Bench, contender: &Contender, place: Place, dir: &Path) -> Re
             command.arg("-db").arg("-f").arg(&config);
         }
         Program::Pacegate => {
-            fs::write(&config, pacegate::config(contender, place))?;
+            let ca = match contender.wire {
+                Wire::Tls => Some(bench.certificate()?.file()),
+                Wire::Plain | Wire::Http2 => None,
+            };
+            fs::write(&config, pacegate::config(contender, place, ca.as_deref()))?;
             command.arg("run").arg("--config").arg(&config);
             // As under a service manager, so that the journal's cost is in the figures; a folder for each run.
             command.env("STATE_DIRECTORY", dir);

@@ -17,7 +17,8 @@ use tokio::net::TcpStream;
 use crate::clock::{self, Timer};
 use crate::{Result, load};
 
-const STARTUP_LIMIT: Duration = Duration::from_secs(10);
+const STARTUP_LIMIT: Duration = Duration::from_secs(30);
+const STOP_LIMIT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_micros(200);
 
 /// A running child, killed when dropped.
@@ -36,7 +37,7 @@ impl Process {
     /// Waits until something accepts connections at `addr`.
     ///
     /// # Errors
-    /// When the process ends first, or takes longer than ten seconds.
+    /// When the process ends first, or takes longer than thirty seconds.
     pub(crate) async fn listens(&mut self, addr: SocketAddr) -> Result<()> {
         self.until(async || TcpStream::connect(addr).await.is_ok())
             .await
@@ -51,6 +52,26 @@ impl Process {
     /// The exit status, none while it runs.
     pub(crate) fn exited(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.try_wait()
+    }
+
+    /// Asks the child to stop and waits until it has.
+    ///
+    /// # Errors
+    /// When it takes longer than ten seconds, or ends otherwise than with success.
+    pub(crate) async fn stop(&mut self) -> Result<()> {
+        if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) {
+            rustix::process::kill_process(pid, Signal::TERM)?;
+        }
+        let mut timer = Timer::new()?;
+        let deadline = clock::now() + clock::nanos(STOP_LIMIT);
+        while clock::now() < deadline {
+            match self.exited()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => return Err(format!("did not stop as it should: {status}").into()),
+                None => timer.sleep_until(clock::now() + clock::nanos(POLL)).await?,
+            }
+        }
+        Err("has not stopped after 10 s".into())
     }
 
     /// Takes what the child writes to its piped stdout.
@@ -100,7 +121,7 @@ impl Process {
             }
             timer.sleep_until(clock::now() + clock::nanos(POLL)).await?;
         }
-        Err("not ready after 10 s".into())
+        Err("not ready after 30 s".into())
     }
 
     fn sum(&self, file: &str, field: &str) -> io::Result<u64> {

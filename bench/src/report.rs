@@ -85,6 +85,12 @@ impl Table {
         });
     }
 
+    /// The median of a cell's samples so far, in a table whose rows have no case.
+    pub(crate) fn median(&self, peer: &str, column: &str) -> Option<f64> {
+        let column = self.columns.iter().position(|known| known == column)?;
+        self.median_of(peer, "", column)
+    }
+
     fn cell(&mut self, peer: &str, case: &str, column: &str) -> &mut Cell {
         let index = self
             .columns

@@ -6,15 +6,18 @@ mod loss;
 mod memory;
 mod pacing;
 mod real;
+mod scaling;
 mod startup;
-mod throughput;
+pub(crate) mod throughput;
 
 use crate::Result;
 use crate::bench::Bench;
 use crate::cli::{Command, Enforcement, LossArgs};
+use crate::instructions;
 use crate::pace::Pace;
 use crate::peer::{Contender, Program};
 use crate::report::Table;
+use throughput::Kind;
 
 /// The limiter runs but never waits.
 const NEVER_REACHED: Pace = Pace::window(1_000_000, 1);
@@ -32,7 +35,8 @@ const UNHINDERED: [Contender; 6] = [
 /// Measures and prints what the command asks for.
 pub(crate) async fn run(bench: &Bench, command: &Command) -> Result<()> {
     match command {
-        Command::Throughput => print(&[throughput::run(bench).await?]),
+        Command::Throughput(args) => throughput(bench, &args.kinds).await?,
+        Command::Scaling => print(&[scaling::run(bench).await?]),
         Command::Latency => print(&latency::run(bench).await?),
         Command::Memory => print(&[memory::run(bench).await?]),
         Command::Loss(args) => print(&[loss::run(bench, *args).await?]),
@@ -41,7 +45,7 @@ pub(crate) async fn run(bench: &Bench, command: &Command) -> Result<()> {
         Command::Real => print(&[real::run(bench).await?]),
         Command::Startup => print(&[startup::run(bench).await?]),
         Command::All => {
-            print(&[throughput::run(bench).await?]);
+            throughput(bench, &Kind::ALL).await?;
             print(&latency::run(bench).await?);
             print(&[startup::run(bench).await?]);
             print(&[memory::run(bench).await?]);
@@ -54,9 +58,18 @@ pub(crate) async fn run(bench: &Bench, command: &Command) -> Result<()> {
                 },
             )
             .await?]);
+            print(&[scaling::run(bench).await?]);
         }
+        Command::Instructions(args) => instructions::run(bench, *args).await?,
         // Not tables: `main` runs them in processes of their own.
         Command::Origin(_) | Command::UntilReady(_) => {}
+    }
+    Ok(())
+}
+
+async fn throughput(bench: &Bench, kinds: &[Kind]) -> Result<()> {
+    for kind in kinds {
+        print(&[throughput::run(bench, *kind).await?]);
     }
     Ok(())
 }

@@ -128,6 +128,15 @@ impl Gate {
         }
     }
 
+    /// A turn for the best job, if one may start this instant: what
+    /// [`Gate::pass`] does for a worker with a fresh connection.
+    #[cfg(feature = "bench")]
+    pub(super) fn try_turn(&self, core: &Arc<Core>) -> Option<Pass> {
+        let mut backlog = self.backlog.try_lock().ok()?;
+        self.gather(&mut backlog, &core.shared);
+        backlog.start(core, [Instant::now(); 3]).ok()
+    }
+
     /// Takes all jobs that are `due`, without a turn. `None` while a worker with
     /// a connection is here.
     pub(super) fn take_without_turn(

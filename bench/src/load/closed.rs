@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use crate::clock;
+use crate::http;
 use crate::load::Caller;
 
 /// After an error a caller waits this long, so that a dead peer is not a busy loop.
@@ -50,14 +51,22 @@ struct Counters {
 }
 
 impl Closed {
-    /// Runs until all requests are answered or the time is up.
+    /// Sends numbered GETs until all are answered or the time is up.
     pub(crate) async fn run(self) -> Tally {
+        self.sending(http::get).await
+    }
+
+    /// Sends what `request` makes of the numbers from 0 on until all are answered or the time is up.
+    pub(crate) async fn sending<F>(self, request: F) -> Tally
+    where
+        F: Fn(u32) -> Vec<u8> + Clone + Send + Sync + 'static,
+    {
         let counters = Arc::new(Counters::default());
         let start = clock::now();
         let deadline = Instant::now() + self.limit;
         let mut callers = JoinSet::new();
         for _ in 0..self.connections {
-            callers.spawn(call(self, Arc::clone(&counters)));
+            callers.spawn(call(self, Arc::clone(&counters), request.clone()));
         }
         // Dropping the set ends callers that still wait.
         while let Ok(Some(_)) = timeout_at(deadline, callers.join_next()).await {}
@@ -73,14 +82,17 @@ impl Closed {
     }
 }
 
-async fn call(load: Closed, counters: Arc<Counters>) {
+async fn call<F>(load: Closed, counters: Arc<Counters>, request: F)
+where
+    F: Fn(u32) -> Vec<u8> + Send + Sync,
+{
     let mut caller = Caller::new(load.addr);
     loop {
         let number = counters.next.fetch_add(1, Ordering::Relaxed);
         if number >= load.requests {
             return;
         }
-        let status = caller.get(number).await;
+        let status = caller.send(&request(number)).await;
         counters.last.fetch_max(clock::now(), Ordering::Relaxed);
         match status {
             Ok(200) => counters.answered.fetch_add(1, Ordering::Relaxed),

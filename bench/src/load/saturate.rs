@@ -1,19 +1,33 @@
 //! As many requests as a peer can take: wrk with one thread where it is installed, as the published figures are made, else
-//! the tool's own closed loop, which costs the load's core more.
+//! the tool's own closed loop, which costs the load's core more. HTTP/2 is always the tool's own.
 
+use std::fs;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::Result;
 use crate::bench::installed;
-use crate::clock;
-use crate::load::closed::Closed;
+use crate::load::closed::{Closed, Tally};
+use crate::load::http2;
 use crate::process::Process;
+use crate::{clock, http};
 
 const POLL: Duration = Duration::from_millis(10);
+
+/// The requests that callers send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// A GET over HTTP/1.1.
+    Get,
+    /// A POST over HTTP/1.1, with a body of so many bytes.
+    Post(usize),
+    /// A GET over HTTP/2, eight callers on each connection.
+    Http2,
+}
 
 /// What a saturated peer did.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,58 +40,77 @@ pub(crate) struct Saturated {
     pub(crate) bad: f64,
 }
 
-/// Which generator `saturate` uses on this machine.
-pub(crate) fn generator() -> &'static str {
-    if installed("wrk").is_some() {
-        "wrk, 1 thread"
-    } else {
-        "own closed loop (wrk is not installed)"
+impl Load {
+    /// Which generator is used on this machine.
+    pub(crate) fn generator(self) -> &'static str {
+        match self {
+            Self::Http2 => "own closed loop, 8 callers on each connection",
+            _ if installed("wrk").is_some() => "wrk, 1 thread",
+            _ => "own closed loop (wrk is not installed)",
+        }
+    }
+
+    /// Keeps `callers` busy for so many seconds, each on a connection of its own unless that is HTTP/2.
+    pub(crate) async fn saturate(
+        self,
+        addr: SocketAddr,
+        callers: u32,
+        seconds: u32,
+    ) -> Result<Saturated> {
+        match installed("wrk").filter(|_| self != Self::Http2) {
+            Some(wrk) => run_wrk(&wrk, self, addr, [callers, seconds]).await,
+            None => Ok(run_own(self, addr, [callers, seconds]).await),
+        }
     }
 }
 
-/// Keeps `connections` busy for so many seconds.
-pub(crate) async fn saturate(
-    addr: SocketAddr,
-    connections: u32,
-    seconds: u32,
-) -> Result<Saturated> {
-    match installed("wrk") {
-        Some(wrk) => run_wrk(&wrk, addr, connections, seconds).await,
-        None => Ok(run_own(addr, connections, seconds).await),
-    }
-}
-
-async fn run_own(addr: SocketAddr, connections: u32, seconds: u32) -> Saturated {
+async fn run_own(load: Load, addr: SocketAddr, [callers, seconds]: [u32; 2]) -> Saturated {
     let limit = Duration::from_secs(u64::from(seconds));
-    let tally = Closed {
+    let closed = Closed {
         addr,
-        connections,
+        connections: callers,
         requests: u32::MAX,
         limit,
-    }
-    .run()
-    .await;
-    let requests = (tally.answered + tally.failed) as f64;
+    };
+    let tally = |tally: Tally| (tally.answered, tally.failed);
+    let (answered, failed) = match load {
+        Load::Get => tally(closed.run().await),
+        Load::Post(size) => {
+            let request = http::post(&vec![b'x'; size]);
+            tally(closed.sending(move |_| request.clone()).await)
+        }
+        Load::Http2 => {
+            let counters = http2::run(addr, callers, limit).await;
+            let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            (read(&counters.answered), read(&counters.failed))
+        }
+    };
+    let requests = (answered + failed) as f64;
     Saturated {
         requests,
         per_second: requests / limit.as_secs_f64(),
-        bad: tally.failed as f64,
+        bad: failed as f64,
     }
 }
 
 async fn run_wrk(
     wrk: &Path,
+    load: Load,
     addr: SocketAddr,
-    connections: u32,
-    seconds: u32,
+    [callers, seconds]: [u32; 2],
 ) -> Result<Saturated> {
+    let dir = tempfile::Builder::new()
+        .prefix("pacegate-bench-")
+        .tempdir()?;
     let mut command = Command::new(wrk);
-    command.args([
-        "-t1",
-        &format!("-c{connections}"),
-        &format!("-d{seconds}s"),
-        &format!("http://{addr}/"),
-    ]);
+    command.args(["-t1", &format!("-c{callers}"), &format!("-d{seconds}s")]);
+    if let Load::Post(size) = load {
+        let script = dir.path().join("post.lua");
+        let text = format!("wrk.method = \"POST\"\nwrk.body = string.rep(\"x\", {size})\n");
+        fs::write(&script, text)?;
+        command.arg("-s").arg(script);
+    }
+    command.arg(format!("http://{addr}/"));
     let mut process = Process::spawn(
         command
             .stdin(Stdio::null())

@@ -1,14 +1,16 @@
-//! The origin's own process: one thread, one task per connection, answers of 200 bytes, pipelined requests answered in order
-//! with one write. Arrivals are stamped and judged when a head has been parsed; with a network delay, when that is over. It runs
+//! The origin's own process: one thread, one task per connection, answers of 200 bytes unless told otherwise, pipelined requests
+//! answered in order with one write, in the clear or over TLS. Arrivals are stamped and judged when a head has been parsed; with a network delay, when that is over. It runs
 //! until the run that started it ends.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
+use crate::certificate;
 use crate::cli::OriginArgs;
 use crate::clock::Timer;
 use crate::http::{self, Target};
@@ -19,7 +21,6 @@ use crate::{Result, clock};
 
 /// More than any table sends; what comes after is not recorded.
 const MAX_RECORDED: usize = 10_000_000;
-const BODY_BYTES: usize = 200;
 
 struct State {
     policy: Policy,
@@ -91,21 +92,33 @@ pub(crate) async fn run(args: OriginArgs) -> Result<()> {
         record: args.record,
         circumstances: args.circumstances,
         work: if works { work } else { 0 },
-        answer: answer("200 OK", &"x".repeat(BODY_BYTES)),
+        answer: answer("200 OK", &"x".repeat(args.answer_bytes)),
         refusal: answer("429 Too Many Requests", r#"{"error":"too many requests"}"#),
         counts: Mutex::new(counts),
     });
+    let tls = args.certificate.as_deref().map(certificate::server);
+    let tls = tls.transpose()?.map(TlsAcceptor::from);
     let listener = TcpListener::bind(args.listen).await?;
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        let state = Arc::clone(&state);
+        let (state, tls) = (Arc::clone(&state), tls.clone());
         // A connection that breaks is the load's to notice.
-        tokio::spawn(async move { serve(stream, &state).await });
+        tokio::spawn(async move { welcome(stream, tls, &state).await });
     }
 }
 
-async fn serve(mut stream: TcpStream, state: &State) -> io::Result<()> {
+async fn welcome(stream: TcpStream, tls: Option<TlsAcceptor>, state: &State) -> io::Result<()> {
+    match tls {
+        Some(tls) => serve(tls.accept(stream).await?, state).await,
+        None => serve(stream, state).await,
+    }
+}
+
+async fn serve<S>(mut stream: S, state: &State) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut input = BytesMut::with_capacity(4096);
     let mut output = Vec::new();
     let mut timer = None;
@@ -115,6 +128,8 @@ async fn serve(mut stream: TcpStream, state: &State) -> io::Result<()> {
             respond(state, target, &mut timer, &mut output).await?;
         }
         stream.write_all(&output).await?;
+        // TLS keeps back what the socket did not take.
+        stream.flush().await?;
         output.clear();
     }
     Ok(())
@@ -186,6 +201,8 @@ mod tests {
             listen,
             policy: "sliding:2/1000s+concurrency:1".parse().unwrap(),
             record: true,
+            answer_bytes: 200,
+            certificate: None,
             circumstances,
         }));
         while TcpStream::connect(listen).await.is_err() {

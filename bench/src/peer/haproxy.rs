@@ -1,7 +1,7 @@
 //! HAProxy's configuration: HTTP mode, one thread, connections to the server always reused. It cannot pace; with a pace it sends one request at a
 //! time, so that all others wait in its queue.
 
-use crate::peer::{Contender, Place};
+use crate::peer::{Contender, Place, Wire};
 
 /// The whole file.
 pub(super) fn config(contender: &Contender, place: Place) -> String {
@@ -11,6 +11,12 @@ pub(super) fn config(contender: &Contender, place: Place) -> String {
     } else {
         ""
     };
+    let (http2, tls) = match contender.wire {
+        Wire::Plain => ("", ""),
+        Wire::Http2 => (" proto h2", ""),
+        Wire::Tls => ("", " ssl verify none"),
+    };
+    // By default it closes idle connections to the server every 5 s, and with TLS then spends most of its time on handshakes.
     // Without `no strict-limits` it demands two file descriptors per connection up front.
     format!(
         "global
@@ -28,11 +34,11 @@ defaults
     timeout http-request 600s
     timeout http-keep-alive 600s
 frontend bench
-    bind {listen} backlog 4096
+    bind {listen} backlog 4096{http2}
     maxconn 19900
     default_backend origin
 backend origin
-    server origin {origin}{one_at_a_time}
+    server origin {origin}{one_at_a_time}{tls} pool-purge-delay 600s
 "
     )
 }

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use crate::peer::{Contender, Place};
+use crate::peer::{Contender, Place, Wire};
 
 /// As many waiting callers as the open-file limit usually allows.
 const CONNECTIONS: u32 = 19_900;
@@ -20,6 +20,11 @@ pub(super) fn config(contender: &Contender, place: Place, dir: &Path) -> String 
         let zone = format!("limit_req_zone $server_port zone=bench:1m rate={rate}r/s;");
         (zone, format!("limit_req zone=bench burst={WAITING};"))
     });
+    let (http2, scheme) = match contender.wire {
+        Wire::Plain => ("", "http"),
+        Wire::Http2 => (" http2", "http"),
+        Wire::Tls => ("", "https"),
+    };
     format!(
         "daemon off;
 master_process off;
@@ -45,10 +50,10 @@ http {{
         keepalive_timeout 600s;
     }}
     server {{
-        listen {listen} backlog=4096;
+        listen {listen}{http2} backlog=4096;
         location / {{
             {limit}
-            proxy_pass http://bench;
+            proxy_pass {scheme}://bench;
             proxy_http_version 1.1;
             proxy_set_header Connection \"\";
             proxy_read_timeout 600s;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::Result;
 use crate::bench::Bench;
 use crate::clock;
-use crate::load::Caller;
 use crate::load::parked::Parked;
+use crate::metrics::{ADMITTED, Metrics};
 use crate::origin::Origin;
 use crate::pace::Pace;
 use crate::peer::{Contender, Peer, Program};
@@ -18,7 +18,6 @@ const WAITING: [usize; 3] = [1000, 10_000, 19_000];
 const ONE_PER_SECOND: Pace = Pace::even(1);
 const ADMISSIONS: usize = 11;
 const ADMISSION_LIMIT: Duration = Duration::from_secs(5);
-const ADMITTED: &str = "pacegate_requests_admitted_total";
 /// After a start or a change, before memory is read.
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -121,17 +120,17 @@ async fn measure(
 
 /// The median time in milliseconds until one more request is seen to be admitted, and that of a look at the counter.
 async fn admit(parked: &mut Parked, admin: std::net::SocketAddr) -> Result<(f64, f64)> {
-    let mut metrics = Caller::new(admin);
+    let mut metrics = Metrics::new(admin);
     let (mut admitting, mut scraping) = (Vec::new(), Vec::new());
     for _ in 0..ADMISSIONS {
-        admitted(&mut metrics).await?;
+        metrics.read(ADMITTED).await?;
         let start = clock::now();
-        let before = admitted(&mut metrics).await?;
+        let before = metrics.read(ADMITTED).await?;
         scraping.push(clock::now() - start);
 
         let start = clock::now();
         parked.add().await?;
-        while admitted(&mut metrics).await? <= before {
+        while metrics.read(ADMITTED).await? <= before {
             if clock::now() - start > clock::nanos(ADMISSION_LIMIT) {
                 return Err(
                     format!("`{ADMITTED}` did not go up within 5 s of one more request").into(),
@@ -147,39 +146,6 @@ async fn admit(parked: &mut Parked, admin: std::net::SocketAddr) -> Result<(f64,
     Ok((millis(admitting), millis(scraping)))
 }
 
-async fn admitted(metrics: &mut Caller) -> Result<f64> {
-    let (status, body) = metrics.fetch("/metrics").await?;
-    let text = std::str::from_utf8(&body)?;
-    metric(text, ADMITTED)
-        .ok_or_else(|| format!("no `{ADMITTED}` at /metrics (status {status})").into())
-}
-
-/// The sum of a metric over its labels, none if it is not there.
-fn metric(text: &str, name: &str) -> Option<f64> {
-    let values = text.lines().filter_map(|line| {
-        let rest = line
-            .strip_prefix(name)
-            .filter(|rest| rest.starts_with(['{', ' ']))?;
-        // A label's value may hold spaces, what follows the labels may be a timestamp.
-        let values = rest.rsplit_once('}').map_or(rest, |(_, values)| values);
-        values.split_whitespace().next()?.parse::<f64>().ok()
-    });
-    values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
-}
-
 fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_metric_is_summed_over_its_labels() {
-        let text = "# TYPE a counter\na_total{of=\"x y\"} 3\na_total{of=\"z\"} 4 17\na_total_more 9\nb 1\n";
-        assert_eq!(metric(text, "a_total"), Some(7.0));
-        assert_eq!(metric(text, "b"), Some(1.0));
-        assert_eq!(metric(text, "c"), None);
-    }
 }
