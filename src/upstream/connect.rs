@@ -255,7 +255,7 @@ where
 }
 
 impl Connection {
-    fn new(protocol: Protocol) -> Self {
+    pub(super) fn new(protocol: Protocol) -> Self {
         Self {
             protocol,
             opened: Instant::now(),

@@ -225,7 +225,7 @@ impl<E: Ear> Incoming<E> {
     fn parse(&mut self, mut bytes: &[u8]) -> Result<Option<Answer>, Break> {
         loop {
             // Empty lines are read over, but not without end.
-            while let [b'\r' | b'\n', rest @ ..] = bytes {
+            while let [b'\r', b'\n', rest @ ..] | [b'\n', rest @ ..] = bytes {
                 self.interim.add_bytes(1)?;
                 bytes = rest;
             }
@@ -451,3 +451,6 @@ impl hyper::body::Body for Body {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
