@@ -20,7 +20,10 @@
 //! `server` accepts and parses, `proxy` finds the lane and rewrites the head,
 //! and the lane does the rest: one per upstream, sharing nothing with the others.
 //! While nobody waits and the limits allow, the caller's own task takes the turn
-//! and sends; no request then changes its task or its core.
+//! and sends; no request then changes its task or its core. A request that is whole
+//! when it is first seen and has nothing special in it is plain (`http::plain`): it
+//! stays bytes from socket to socket. All others go through hyper, on both sides;
+//! the tests hold both ways to the same meaning.
 //!
 //! # Threads and tasks
 //!
@@ -35,7 +38,8 @@
 //! | connection of a caller | `server` | when it closes, or with its core |
 //! | worker, at most `max_in_flight` per lane | `lane::worker` | when its response head is passed on or nobody waits |
 //! | tender of the journals | `daemon` | when the daemon ends |
-//! | driver of an upstream connection | `lane::link` | when the connection closes |
+//! | driver of an HTTP/2 connection to an upstream | `lane::link` | when the connection closes |
+//! | driver of one exchange of hyper's over HTTP/1.1 | `upstream::lent` | when the exchange has ended |
 //! | sweeper of idle connections, one per lane and core | `lane` | with its core |
 //! | keeper of warm connections, one per lane and core | `lane` | with its core |
 //!
@@ -46,6 +50,8 @@
 //! | connections not yet accepted | the kernel | backlog of 4096 |
 //! | connections of callers | `server::connections` | `client.max_connections` |
 //! | a request head under way | `server::stream` | `client.max_header_bytes`, `client.max_headers`, `client.header_timeout` |
+//! | a plain request under way | `server::plain` | 8 KiB, 250 ms |
+//! | what a caller sends ahead | `server::plain`, `server::stream` | 64 KiB, 4 KiB |
 //! | requests and their bytes | `lane::queue` | `queue.max_requests`, `queue.max_bytes`, `queue.max_wait` |
 //! | jobs on the way to the line | the mpsc channel | `queue.max_requests` |
 //! | requests of one key | `lane::share` | `keys.max_waiting` |

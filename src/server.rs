@@ -2,9 +2,10 @@
 //! without TLS on them, one task per connection.
 //!
 //! Each core runs its own accept loops; each connection has a place
-//! (`connections`). What HTTP/1.1 callers send is read strictly (`framing`) on
-//! its way to hyper (`stream`); `activity` is what a connection's parts tell each
-//! other. On a stop the loops first take what the kernel has already accepted,
+//! (`connections`). What HTTP/1.1 callers send is read strictly (`framing`): as long
+//! as it is plain here (`plain`), and from the first request that is anything else
+//! on its way to hyper (`stream`); `activity` is what a connection's parts tell
+//! each other. On a stop the loops first take what the kernel has already accepted,
 //! then end; each connection finishes the request it is on and closes.
 
 use std::convert::Infallible;

@@ -19,6 +19,7 @@ use hyper::body::Body;
 use hyper::ext::ReasonPhrase;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::yield_now;
+use tokio::time::Instant;
 
 use super::Server;
 use super::activity::Activity;
@@ -38,6 +39,12 @@ use crate::upstream::read;
 /// Most bytes that are read of what comes after a request before that is
 /// answered.
 const MOST_AHEAD: usize = 64 << 10;
+
+/// Most bytes of a request that are kept while the rest is on its way, and how long:
+/// many programs send head and body one after the other. What is longer or takes
+/// longer goes to hyper.
+const LONGEST_PART: usize = 8 << 10;
+const PART: Duration = Duration::from_millis(250);
 
 /// Most bytes of a response that are put together before they are written.
 const MOST_GATHERED: usize = 64 << 10;
@@ -60,6 +67,8 @@ struct Caller<'a, T> {
 /// What comes next on a connection.
 enum Next {
     Call(Arc<Proxy>, PlainCall),
+    /// The beginning of a plain request, of which the rest may come in a moment.
+    Part(Vec<u8>),
     /// Something that is not plain.
     Other(Vec<u8>),
     /// It has been idle for too long, or its place is needed.
@@ -115,7 +124,7 @@ where
     loop {
         let (proxy, call) = match caller.next().await {
             Next::Call(proxy, call) => (proxy, call),
-            Next::Other(bytes) => return Some(bytes),
+            Next::Part(bytes) | Next::Other(bytes) => return Some(bytes),
             Next::Over => break,
             Next::Gone => return None,
         };
@@ -151,15 +160,24 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Caller<'_, T> {
     async fn next(&mut self) -> Next {
         if !self.ahead.is_empty() {
             let ahead = std::mem::take(&mut self.ahead);
-            return take(self.server, &ahead, &mut self.ahead);
+            let next = take(self.server, &ahead, &mut self.ahead);
+            return self.whole(next).await;
         }
-        let next = poll_fn(|cx| self.poll_next(cx)).await;
-        if !matches!(next, Next::Over) {
-            return next;
+        let mut next = poll_fn(|cx| self.poll_next(cx)).await;
+        if matches!(next, Next::Over) {
+            // What the caller did before shows first.
+            yield_now().await;
+            next = poll_fn(|cx| self.poll_next(cx)).await;
         }
-        // What the caller did before shows first.
-        yield_now().await;
-        poll_fn(|cx| self.poll_next(cx)).await
+        self.whole(next).await
+    }
+
+    /// The same with the rest of its request, if that has not come.
+    async fn whole(&mut self, next: Next) -> Next {
+        match next {
+            Next::Part(part) => Box::pin(self.rest_of(part)).await,
+            next => next,
+        }
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
@@ -181,6 +199,33 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Caller<'_, T> {
             ready!(self.timer.poll(cx, since + self.patience));
         }
         Poll::Ready(Next::Over)
+    }
+
+    /// Waits for the rest of a request of which `part` has come.
+    async fn rest_of(&mut self, mut part: Vec<u8>) -> Next {
+        self.activity.stir();
+        let end = Instant::now() + PART;
+        poll_fn(|cx| {
+            loop {
+                let come = read(self.stream, cx, |bytes| {
+                    part.extend_from_slice(bytes);
+                    !bytes.is_empty()
+                });
+                match come {
+                    Poll::Ready(Ok(true)) => {}
+                    Poll::Pending if self.timer.poll(cx, end).is_pending() => {
+                        return Poll::Pending;
+                    }
+                    // Too slow, or gone: hyper knows what that means.
+                    _ => return Poll::Ready(Next::Other(std::mem::take(&mut part))),
+                }
+                match take(self.server, &part, &mut self.ahead) {
+                    Next::Part(_) => {}
+                    next => return Poll::Ready(next),
+                }
+            }
+        })
+        .await
     }
 
     /// What comes of `future`, unless the caller hangs up first.
@@ -298,17 +343,25 @@ async fn answer(
 /// Takes the first of what has come: `bytes`. What follows it goes to `ahead`.
 fn take(server: &Server, bytes: &[u8], ahead: &mut Vec<u8>) -> Next {
     let proxy = server.proxy.load_full();
-    match plain(server, &proxy, bytes) {
-        Some((call, length)) => {
-            ahead.extend_from_slice(&bytes[length..]);
+    let Some((head, [end_of_head, end])) = plain(server, bytes) else {
+        return Next::Other(bytes.to_vec());
+    };
+    if end > bytes.len() && end <= LONGEST_PART {
+        return Next::Part(bytes.to_vec());
+    }
+    let body = bytes.get(end_of_head..end);
+    match body.and_then(|body| proxy.plain(&head, body)) {
+        Some(call) => {
+            ahead.extend_from_slice(&bytes[end..]);
             Next::Call(proxy, call)
         }
         None => Next::Other(bytes.to_vec()),
     }
 }
 
-/// The plain request at the start of `bytes`, and its length.
-fn plain(server: &Server, proxy: &Proxy, bytes: &[u8]) -> Option<(PlainCall, usize)> {
+/// The plain head at the start of `bytes`, where it ends, and where its request
+/// does.
+fn plain<'a>(server: &Server, bytes: &'a [u8]) -> Option<(Head<'a>, [usize; 2])> {
     let bounds = Bounds {
         bytes: server.settings.max_header_bytes,
         fields: server.settings.max_headers,
@@ -318,9 +371,7 @@ fn plain(server: &Server, proxy: &Proxy, bytes: &[u8]) -> Option<(PlainCall, usi
         return None;
     };
     let end = length.checked_add(usize::try_from(body).ok()?)?;
-    let head = Head::read(&bytes[..length])?;
-    let call = proxy.plain(&head, bytes.get(length..end)?)?;
-    Some((call, end))
+    Some((Head::read(&bytes[..length])?, [length, end]))
 }
 
 impl Answer {

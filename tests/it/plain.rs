@@ -138,3 +138,34 @@ async fn the_caller_gets_the_same_answer_to_plain_requests_and_all_others() {
         }
     }
 }
+
+/// Many programs send head and body one after the other.
+#[tokio::test]
+async fn a_body_that_comes_after_its_head_is_waited_for() {
+    let upstream = Upstream::answering(ok("ok")).await;
+    let proxy = Proxy::before(&upstream, "");
+    let head = "POST / HTTP/1.1\r\nHost: caller\r\nContent-Length: 10\r\n\r\n";
+    let mut caller = proxy.send(head).await;
+    proxy.until_connections(1).await;
+    caller.send("hello").await;
+    caller.send("world").await;
+    assert_eq!(caller.response().await.text(), "ok");
+    // And when it does not come soon.
+    caller.send(head).await;
+    proxy
+        .until("it is taken charge of", |metrics| {
+            metrics.admitted("api") == 2.0
+        })
+        .await;
+    caller
+        .send("helloworldGET /next HTTP/1.1\r\nHost: caller\r\n\r\n")
+        .await;
+    assert_eq!(caller.response().await.text(), "ok");
+    assert_eq!(caller.response().await.text(), "ok");
+    let bodies: Vec<_> = upstream
+        .requests()
+        .into_iter()
+        .map(|seen| seen.body)
+        .collect();
+    assert_eq!(bodies, [&b"helloworld"[..], b"helloworld", b""]);
+}
