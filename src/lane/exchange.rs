@@ -70,8 +70,9 @@ pub(super) fn run<'a>(
 ) -> impl Future<Output = Result<Response<Passage>, Broken>> + Send + use<'a> {
     // Not one async fn: its future would hold the request several times over.
     let shared = &*core.shared;
+    let settings = shared.settings();
     if account.failures() == 0 {
-        shared.retries.earn(shared.settings().retry.budget);
+        shared.retries.earn(settings.retry.budget);
     }
     let spare = Spare::of(&request, lease.may_be_closing());
     let offer = match &request {
@@ -79,7 +80,8 @@ pub(super) fn run<'a>(
         Outgoing::Plain(_) => None,
     };
     account.stream(request.progress());
-    let over = over(shared, &account, timer);
+    let over = over(shared, settings.timeouts.response, &account, timer);
+    drop(settings);
     let asker = account.asker();
     let sent = lease.send(request, Ear { shared, asker }, asker);
     // In a box, since it goes far.
@@ -105,14 +107,14 @@ impl upstream::Ear for Ear<'_> {
     }
 }
 
-/// Returns when the response head is not waited for any longer: for too long since
-/// the start, or since the last piece of a body that streams.
+/// Returns when the response head is not waited for any longer: for `span` since the
+/// start, or since the last piece of a body that streams.
 fn over<'a>(
     shared: &'a Shared,
+    span: Duration,
     account: &Account,
     timer: &'a mut Timer,
 ) -> impl Future<Output = Over> + Send + use<'a> {
-    let span = shared.settings().timeouts.response;
     let end = account.end_of_time();
     let progress = account.progress().cloned();
     let bound = move |from: Instant| end.map_or(from + span, |end| end.min(from + span));

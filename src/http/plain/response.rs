@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::io::Write;
+use std::mem::MaybeUninit;
 
 use ::http::header::{HeaderName, HeaderValue};
 use ::http::{Response, StatusCode, response};
-use httparse::{EMPTY_HEADER, Error, Header, ParserConfig, Status};
+use httparse::{Error, Header, ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
 
 use crate::http::response::Length;
@@ -89,12 +90,14 @@ pub(crate) fn read(
     head_only: bool,
     fine: impl FnOnce(StatusCode) -> bool,
 ) -> Result<Read, Break> {
-    let mut room = [EMPTY_HEADER; MOST_FIELDS];
-    let mut head = httparse::Response::new(&mut room);
+    // Not set to anything: that would take longer than to read a head.
+    let mut room = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+    let mut head = httparse::Response::new(&mut []);
     let mut parser = ParserConfig::default();
     // RFC 9112, section 5.1: a gateway takes the space away.
     parser.allow_spaces_after_header_name_in_responses(true);
-    let length = match parser.parse_response(&mut head, bytes) {
+    let read = parser.parse_response_with_uninit_headers(&mut head, bytes, &mut room);
+    let length = match read {
         Ok(Status::Complete(length)) => length,
         Ok(Status::Partial) => return Ok(Read::Part),
         Err(Error::TooManyHeaders) => return Err(Break::HeadTooLong),
