@@ -78,7 +78,9 @@ impl History {
             Counts::Requests => (&self.requests, &self.costs, NonZeroU32::MIN),
         };
         let older = other.entries.iter();
-        let older = older.filter(|(at, _)| *at + own.reach <= now);
+        // One that tells nothing does not tell either what is only on its way, which
+        // is counted later than now.
+        let older = older.filter(|(at, _)| own.reach.is_zero() || *at + own.reach <= now);
         let older = older.map(|(at, spent)| (*at, spent.saturating_mul(times)));
         older.chain(own.entries.iter().copied()).collect()
     }
