@@ -2,8 +2,9 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::fmt;
+use tracing_subscriber::prelude::*;
 
 use crate::config::{Log, LogFormat};
 
@@ -14,15 +15,16 @@ use crate::config::{Log, LogFormat};
 /// The filter cannot be understood.
 pub fn start(settings: &Log, filter: Option<&str>) -> Result<(), ParseError> {
     let filter = self::filter(settings, filter)?;
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    // Started twice in one process, the first stays: the tests do that.
-    let _ = match settings.format {
-        LogFormat::Text => lines.try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    let lines = match settings.format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
+    let subscriber = tracing_subscriber::registry().with(lines).with(filter);
+    // Started twice in one process, the first stays: the tests do that.
+    let _ = subscriber.try_init();
     Ok(())
 }
 
@@ -31,6 +33,6 @@ pub fn start(settings: &Log, filter: Option<&str>) -> Result<(), ParseError> {
 /// # Errors
 ///
 /// It cannot be understood.
-pub fn filter(settings: &Log, filter: Option<&str>) -> Result<EnvFilter, ParseError> {
-    EnvFilter::builder().parse(filter.unwrap_or(&settings.filter))
+pub fn filter(settings: &Log, filter: Option<&str>) -> Result<Targets, ParseError> {
+    filter.unwrap_or(&settings.filter).parse()
 }
