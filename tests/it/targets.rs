@@ -168,6 +168,7 @@ async fn options_for_the_whole_server_goes_by_host() {
     let others = [
         ("OPTIONS", "http://first/", "/"),
         ("OPTIONS", "http://first?q", "/?q"),
+        ("OPTIONS", "/http://first", "/http://first"),
         ("GET", "http://first", "/"),
     ];
     for (method, target, _) in others {

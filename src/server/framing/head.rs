@@ -313,9 +313,11 @@ fn is_absolute(target: &[u8]) -> bool {
 
 /// Whether a target in absolute-form ends with its authority.
 fn is_bare(target: &[u8]) -> bool {
+    // In a path `://` may stand as well.
+    let absolute = !target.starts_with(b"/");
     let colon = target.iter().position(|byte| *byte == b':');
     let rest = colon.and_then(|colon| target[colon..].strip_prefix(b"://"));
-    rest.is_some_and(|rest| !rest.iter().any(|byte| b"/?".contains(byte)))
+    absolute && rest.is_some_and(|rest| !rest.iter().any(|byte| b"/?".contains(byte)))
 }
 
 fn is_query(byte: u8) -> bool {
