@@ -96,6 +96,25 @@ fn requests_are_counted_where_only_their_costs_are_known() {
     assert!(!rig.may_start(&cost(1)));
 }
 
+/// A request was on its way when keys were first told apart, so the log of a key
+/// that came then held it as counted in the future, and the next reload, which
+/// took the costs for requests, dropped what was not in the past.
+#[test]
+fn what_was_on_its_way_two_reloads_ago_is_counted_by_limits_that_count_otherwise() {
+    for (before, after) in [
+        (Counts::Cost, Counts::Requests),
+        (Counts::Requests, Counts::Cost),
+    ] {
+        let mut rig = rig(&[of(None, 3, Counts::Requests)], 2);
+        rig.start_for(Charge::ONE, Some(GUARD));
+        rig.reload(&[of(Some(kind(1)), 3, before)]);
+        rig.start_for(charge(1, &[1]), Some(GUARD));
+        rig.reload(&[of(Some(kind(1)), 3, after)]);
+        rig.start_for(charge(1, &[1]), Some(GUARD));
+        assert!(!rig.may_start(&charge(1, &[1])), "{after:?}");
+    }
+}
+
 #[test]
 fn limits_that_are_told_apart_otherwise_count_what_all_have_spent() {
     let lane = of(None, 10, Counts::Cost);
