@@ -25,6 +25,8 @@ pub(super) struct History {
 struct Log {
     /// How far back it tells everything.
     reach: Duration,
+    /// How much later than it was spent something may stand there.
+    late: Duration,
     entries: Entries,
 }
 
@@ -43,6 +45,7 @@ impl History {
                     true => limit.period,
                     false => Duration::ZERO,
                 },
+                late: meter.late(),
                 entries: meter.history(now),
             };
             history.log(limit.counts).replace_if_farther(log);
@@ -57,6 +60,7 @@ impl History {
             (&mut self.requests, other.requests),
         ] {
             log.reach = log.reach.max(other.reach);
+            log.late = log.late.max(other.late);
             log.entries.extend(other.entries);
             log.entries.sort_by_key(|(at, _)| *at);
         }
@@ -77,10 +81,10 @@ impl History {
             Counts::Cost => (&self.costs, &self.requests, most),
             Counts::Requests => (&self.requests, &self.costs, NonZeroU32::MIN),
         };
-        let older = other.entries.iter();
         // One that tells nothing does not tell either what is only on its way, which
-        // is counted later than now.
-        let older = older.filter(|(at, _)| own.reach.is_zero() || *at + own.reach <= now);
+        // is counted later than now. An entry that may hold older ones is taken whole.
+        let missed = |at: Duration| own.reach.is_zero() || at + own.reach <= now + other.late;
+        let older = other.entries.iter().filter(|(at, _)| missed(*at));
         let older = older.map(|(at, spent)| (*at, spent.saturating_mul(times)));
         older.chain(own.entries.iter().copied()).collect()
     }

@@ -246,6 +246,14 @@ impl Meter {
         }
     }
 
+    /// How much later than it was spent something stands in the history at most.
+    pub(super) fn late(&self) -> Duration {
+        match &self.rule {
+            Rule::Window(window, _) => window.late(),
+            Rule::Bucket(_) => Duration::ZERO,
+        }
+    }
+
     /// What is counted for `charge`.
     fn cost(&self, charge: &Charge) -> NonZeroU32 {
         match self.counts {

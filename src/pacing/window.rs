@@ -51,13 +51,10 @@ impl Window {
     pub(super) fn counted(&mut self, at: Duration, cost: NonZeroU32) {
         let cost = cost.get();
         self.spent = self.spent.saturating_add(cost);
+        let merges = self.merges();
         if let Some(last) = self.counted.back_mut() {
             let at = at.max(last.at);
-            // Few entries are kept exactly.
-            if at == last.at
-                || (u64::from(self.count.get()) > nanos(self.period) / self.slot
-                    && nanos(at) / self.slot == nanos(last.at) / self.slot)
-            {
+            if at == last.at || (merges && nanos(at) / self.slot == nanos(last.at) / self.slot) {
                 last.at = at;
                 last.cost = last.cost.saturating_add(cost);
                 return;
@@ -127,6 +124,16 @@ impl Window {
     /// The most that may be counted in one period.
     pub(super) fn count(&self) -> NonZeroU32 {
         self.count
+    }
+
+    /// How much later than it was counted something stands in the log at most.
+    pub(super) fn late(&self) -> Duration {
+        Duration::from_nanos(if self.merges() { self.slot } else { 0 })
+    }
+
+    /// Whether a slot is one entry: few entries are kept exactly.
+    fn merges(&self) -> bool {
+        u64::from(self.count.get()) > nanos(self.period) / self.slot
     }
 
     /// What is in the log, and since when.

@@ -115,6 +115,32 @@ fn what_was_on_its_way_two_reloads_ago_is_counted_by_limits_that_count_otherwise
     }
 }
 
+/// The log of a large limit keeps one entry for a slot, with its latest time. When
+/// a shorter log of the other kind reached back to the middle of a slot, a reload
+/// took neither the slot nor what the shorter one had dropped.
+#[test]
+fn a_slot_that_a_shorter_log_tells_only_in_part_is_counted() {
+    let long = config::Limit {
+        period: SECOND * 1000,
+        ..of(None, 20_000, Counts::Cost)
+    };
+    let short = of(None, 1000, Counts::Requests);
+    let mut rig = rig(&[long.clone(), short], 1);
+    let mut spent = 0;
+    // A slot is about 122 ms; the reload comes in the middle of one.
+    while rig.now < rig.start + Duration::from_millis(3052) {
+        rig.start_for(cost(1), Some(Duration::ZERO));
+        spent += 1;
+        rig.advance(rig.now + TRIP);
+    }
+    let requests = config::Limit {
+        period: SECOND * 500,
+        ..of(None, spent, Counts::Requests)
+    };
+    rig.reload(&[long, requests]);
+    assert!(!rig.may_start(&cost(1)));
+}
+
 #[test]
 fn limits_that_are_told_apart_otherwise_count_what_all_have_spent() {
     let lane = of(None, 10, Counts::Cost);
