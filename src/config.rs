@@ -5,7 +5,7 @@
 //! the values together and reports every problem of the file at once. Nothing
 //! below this module ever sees an unchecked value, and no part takes the whole
 //! [`Config`]: each takes its own struct from here. What concerns one API stands
-//! in `upstream`.
+//! in `upstream`: its limits in `limit`, what its answers say of them in `answers`.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -14,20 +14,24 @@ use std::time::Duration;
 
 pub mod preset;
 
+mod answers;
 mod check;
 mod duration;
 mod fault;
 mod file;
+mod limit;
 mod per;
 mod rate;
 mod report;
 mod size;
 mod upstream;
 
+pub use answers::{Cooldown, Dialect, Fields, Signal, Unit};
+pub use limit::{CostRule, Counts, Guard, Limit, Per};
 pub use report::Problems;
 pub use upstream::{
-    Connection, Cooldown, CostRule, Counts, Dialect, Fields, Forwarded, Guard, Http2, Identity,
-    Limit, Per, Queue, Retry, Route, Signal, Timeouts, Tls, Unit, Upstream, Url, Value, WhenFull,
+    Connection, Forwarded, Http2, Identity, Queue, Retry, Route, Timeouts, Tls, Upstream, Url,
+    Value, WhenFull,
 };
 
 /// Everything `proxy.toml` says.

@@ -57,6 +57,7 @@ pub(crate) use roster::Roster;
 pub(crate) use tunnel::Tunnel;
 
 mod account;
+mod admission;
 mod beginning;
 #[cfg(feature = "bench")]
 pub(crate) mod bench;
@@ -74,6 +75,7 @@ mod queue;
 mod retry;
 mod roster;
 mod share;
+mod spare;
 mod tunnel;
 mod turn;
 mod warm;

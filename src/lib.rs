@@ -89,6 +89,7 @@ mod metrics;
 mod outcome;
 mod pacing;
 mod proxy;
+mod scratch;
 mod server;
 mod state;
 mod systemd;

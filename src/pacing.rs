@@ -33,7 +33,8 @@ use crate::config;
 use budget::Count;
 use guard::Guard;
 use history::History;
-use scope::{Scope, State};
+use scope::Scope;
+use state::State;
 pub(crate) use turn::{Charge, Closed, End, Gauge, Hold, Reading, Turn};
 
 pub(crate) mod alarm;
@@ -45,6 +46,7 @@ mod history;
 mod meter;
 mod scope;
 mod spacing;
+mod state;
 mod turn;
 mod watch;
 mod window;

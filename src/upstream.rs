@@ -29,8 +29,8 @@ pub(crate) use connect::{ConnectError, Dialer, Driver};
 pub(crate) use failure::SendError;
 pub(crate) use inbound::{Inbound, InboundError};
 use lent::{Leave, Loan};
+pub(crate) use plain::Guard;
 use plain::{Exchange, Line};
-pub(crate) use plain::{Guard, read};
 pub(crate) use pool::Pool;
 
 mod connect;

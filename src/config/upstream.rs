@@ -4,10 +4,10 @@
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, StatusCode};
+use super::answers::{Cooldown, Dialect};
+use super::limit::{CostRule, Counts, Guard, Limit, Per};
 
 /// One API behind the proxy, with its limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,68 +87,6 @@ pub struct Route {
     pub keep_prefix: bool,
 }
 
-/// One limit of an API.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limit {
-    /// The limit as written, canonical: a metric label, unique in its lane.
-    pub label: String,
-    /// Requests per period.
-    pub count: NonZeroU32,
-    /// The period.
-    pub period: Duration,
-    /// Most requests at once.
-    pub burst: NonZeroU32,
-    /// Whether no window of `period` may hold more than `count` starts; not so
-    /// for a documented token bucket.
-    pub window: bool,
-    /// What tells apart those of whom each has this limit; `None` when all
-    /// share it.
-    pub per: Option<Per>,
-    /// What it counts.
-    pub counts: Counts,
-}
-
-/// What tells callers apart.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Per {
-    /// The value of a header field.
-    Header(String),
-    /// The value of a cookie.
-    Cookie(String),
-    /// The caller's IP address.
-    Address,
-    /// A segment of the path, counted from 1.
-    Segment(NonZeroUsize),
-}
-
-/// What a limit counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Counts {
-    /// The cost of each request.
-    #[default]
-    Cost,
-    /// Each request as one.
-    Requests,
-}
-
-/// What some requests cost.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CostRule {
-    /// A constant, for requests with this method and path.
-    Fixed {
-        /// Any, if `None`.
-        method: Option<String>,
-        /// The path that requests are sent to, whole segments; `*` stands for
-        /// one segment, `**` at the end for any rest. Any path, if `None`.
-        path: Option<String>,
-        /// At least 1.
-        cost: NonZeroU32,
-    },
-    /// What a header field says, which is not passed on. Does not apply where
-    /// that is no whole number.
-    Header(String),
-}
-
 /// How a request is sent again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retry {
@@ -158,15 +96,6 @@ pub struct Retry {
     pub budget: u32,
     /// How long a request is held while the API cannot be reached.
     pub hold: Duration,
-}
-
-/// How long a request can be on its way before the API has counted it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Guard {
-    /// Follows the measured round trip.
-    Auto,
-    /// A fixed time.
-    Fixed(Duration),
 }
 
 impl Upstream {
@@ -199,16 +128,6 @@ impl Upstream {
     }
 }
 
-impl Limit {
-    /// The most that it would ever let start at once.
-    pub fn most(&self) -> NonZeroU32 {
-        match self.window {
-            true => self.count,
-            false => self.burst,
-        }
-    }
-}
-
 /// What becomes of `Forwarded`, `X-Forwarded-*` and `X-Real-IP`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Forwarded {
@@ -218,92 +137,6 @@ pub enum Forwarded {
     Keep,
     /// The caller's are replaced by ours.
     Set,
-}
-
-/// How the responses of an API say what is left of its budget.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Dialect {
-    /// Not at all; `Retry-After` is ignored as well.
-    None,
-    /// Only a refusal says how long to wait.
-    RetryAfter,
-    /// `x-ratelimit-*`, reset in epoch seconds.
-    Github,
-    /// `x-ratelimit-*-requests` and `-tokens`, reset as `6m0s`.
-    Openai,
-    /// `anthropic-ratelimit-*`, reset in RFC 3339.
-    Anthropic,
-    /// `x-ratelimit-*`, reset after fractional seconds.
-    Discord,
-    /// `x-shopify-shop-api-call-limit: 32/40`.
-    Shopify,
-    /// `x-ratelimit-*`, a decimal remaining, reset in seconds.
-    Reddit,
-    /// `x-hubspot-ratelimit-*`, interval in milliseconds.
-    Hubspot,
-    /// `RateLimit` and its older forms, of the IETF's drafts.
-    Ietf,
-    /// Fields that the file names.
-    Fields(Fields),
-}
-
-/// The response fields of a budget counted in requests.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fields {
-    /// Requests left; there unless `used` and `limit` are.
-    pub remaining: Option<HeaderName>,
-    /// Requests spent.
-    pub used: Option<HeaderName>,
-    /// Requests in all.
-    pub limit: Option<HeaderName>,
-    /// When the budget is whole again.
-    pub reset: HeaderName,
-    /// How `reset` is written.
-    pub unit: Unit,
-}
-
-/// How the time of a reset is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unit {
-    /// Seconds from the response on, decimals allowed.
-    Seconds,
-    /// Milliseconds from the response on.
-    Milliseconds,
-    /// Seconds since 1970.
-    EpochSeconds,
-    /// Milliseconds since 1970.
-    EpochMilliseconds,
-    /// A time such as `2026-11-25T10:00:00Z`.
-    Rfc3339,
-    /// A time from the response on such as `6m0s` or `20ms`.
-    Duration,
-}
-
-/// When a lane is paused by what the API answers, and for how long.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cooldown {
-    /// The answers that mean "too many requests"; any of them does.
-    pub signals: Arc<[Signal]>,
-    /// The pause after an answer that does not say how long; more than zero, at
-    /// most `longest`. Doubles with each refusal that follows.
-    pub first: Duration,
-    /// The longest pause, whatever the answer says; at most one day.
-    pub longest: Duration,
-    /// Whether only requests with the same key pause, where limits have keys.
-    pub keyed: bool,
-}
-
-/// An answer that means "too many requests". All that is set must hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Signal {
-    /// Its status.
-    pub status: StatusCode,
-    /// A field that it has.
-    pub header: Option<HeaderName>,
-    /// The value of that field, in any case; any value when `None`.
-    pub equals: Option<String>,
-    /// A text that its body holds near the beginning, in any case.
-    pub body: Option<String>,
 }
 
 /// The bounds of a lane's queue.

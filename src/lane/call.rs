@@ -23,14 +23,13 @@ use super::queue::Place;
 use super::turn::Taken;
 use super::worker;
 use super::{Core, Lane, Reply, Shared};
-use crate::config::WhenFull;
-use crate::http::body::{Bounds, Upload, UploadError};
+use crate::http::body::Upload;
 use crate::http::interim::Asker;
 use crate::http::plain::request::Plain;
 use crate::outcome::Outcome;
 use crate::pacing::Charge;
 use crate::timer::{Timer, woken_by};
-use crate::upstream::{Outgoing, head_bytes};
+use crate::upstream::Outgoing;
 
 /// A call that is being made; with the timer, when it is over.
 type Sending<'a> = Pin<Box<dyn Future<Output = (Sent, &'a mut Timer)> + Send + 'a>>;
@@ -239,73 +238,6 @@ impl Lane {
         }
     }
 
-    async fn take_in(
-        &self,
-        head: &request::Parts,
-        body: Incoming,
-        account: &mut Account,
-        timer: &mut Timer,
-    ) -> Result<(Upload, Place), Outcome> {
-        let shared = &self.0.shared;
-        let settings = shared.settings();
-        let bounds = Bounds {
-            buffer: settings.buffer_body,
-            max: settings.max_body,
-            stall: shared.caller_stall,
-        };
-        drop(settings);
-        let announced = body.size_hint();
-        if announced.lower() > bounds.max {
-            return Err(Outcome::TooLarge);
-        }
-        let head = head_bytes(&head.uri, &head.headers);
-        let held = match announced.exact() {
-            Some(exact) if exact > bounds.buffer as u64 => 0,
-            Some(exact) => exact as usize,
-            None => bounds.buffer,
-        };
-        let deadline = account.deadline();
-        let mut place = match self.enter(account, head + held)? {
-            Some(place) => place,
-            None => {
-                let charge = account.charge();
-                let place = self.place(charge, head + held, deadline, timer).await?;
-                account.admit();
-                place
-            }
-        };
-        let upload = tokio::select! {
-            upload = Upload::read(body, bounds) => upload.map_err(|error| match error {
-                UploadError::TooLarge => Outcome::TooLarge,
-                UploadError::Broken(_) | UploadError::Stalled => {
-                    error.fault().map_or(Outcome::Abandoned, Outcome::BadRequest)
-                }
-            })?,
-            outcome = shared.too_late(deadline, timer) => return Err(outcome),
-        };
-        place.shrink_to(head + upload.buffered());
-        Ok((upload, place))
-    }
-
-    /// Takes a place in the queue for `bytes`; `None` if one has to be waited for.
-    fn enter(&self, account: &mut Account, bytes: usize) -> Result<Option<Place>, Outcome> {
-        let shared = &self.0.shared;
-        let settings = shared.settings();
-        let settings = &settings.queue;
-        if shared.wait(account.charge()) > settings.max_wait {
-            return Err(Outcome::WaitTooLong);
-        }
-        let place = shared
-            .room
-            .try_enter(account.charge(), bytes, &self.0.cells);
-        match (&place, settings.when_full) {
-            (Some(_), _) => account.admit(),
-            (None, WhenFull::Wait) => {}
-            (None, WhenFull::Reject) => return Err(Outcome::QueueFull),
-        }
-        Ok(place)
-    }
-
     async fn wait_for_place<'a>(
         &'a self,
         (request, mut account): (Outgoing, Account),
@@ -319,24 +251,6 @@ impl Lane {
                 self.begin(request, account, Some(place), timer)
             }
             Err(outcome) => Step::End(account.end(outcome)),
-        }
-    }
-
-    /// A place, as soon as there is one.
-    async fn place(
-        &self,
-        charge: &Charge,
-        bytes: usize,
-        deadline: Instant,
-        timer: &mut Timer,
-    ) -> Result<Place, Outcome> {
-        let shared = &self.0.shared;
-        tokio::select! {
-            place = shared.room.enter(charge, bytes, &self.0.cells) => Ok(place),
-            outcome = shared.too_late(deadline, timer) => Err(match outcome {
-                Outcome::Expired => Outcome::QueueFull,
-                other => other,
-            }),
         }
     }
 }
@@ -392,7 +306,11 @@ impl Shared {
 
     /// Returns when a request that may wait until `deadline` can wait no more,
     /// with the outcome. Its task is woken when the drain time is over.
-    fn too_late(&self, deadline: Instant, timer: &mut Timer) -> impl Future<Output = Outcome> {
+    pub(super) fn too_late(
+        &self,
+        deadline: Instant,
+        timer: &mut Timer,
+    ) -> impl Future<Output = Outcome> {
         poll_fn(move |cx| match self.is_cut() {
             true => Poll::Ready(Outcome::Draining),
             false => timer.poll(cx, deadline).map(|()| Outcome::Expired),

@@ -8,15 +8,10 @@
 use std::future::{Future, poll_fn};
 use std::num::NonZeroU64;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use ::http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderValue, TRANSFER_ENCODING};
-use ::http::{Response, StatusCode, response};
-use http_body_util::Either;
-use hyper::body::Body;
-use hyper::ext::ReasonPhrase;
+use ::http::header::CONNECTION;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::yield_now;
 use tokio::time::Instant;
@@ -24,30 +19,25 @@ use tokio::time::Instant;
 use super::Server;
 use super::activity::Activity;
 use super::connections::Seat;
-use super::framing::head::{Body as BodyEnd, Head as StrictHead};
 use super::linger::Linger;
 use crate::http::body::Stall;
-use crate::http::chunked::Bounds;
-use crate::http::date;
 use crate::http::interim::Asker;
-use crate::http::plain::request::Head;
-use crate::http::plain::response::{LAST_CHUNK, write_chunk};
-use crate::proxy::{AnswerBody, PlainCall, Proxy};
+use crate::proxy::{PlainCall, Proxy};
+use crate::scratch::read;
 use crate::timer::{Timer, woken_by};
-use crate::upstream::read;
+use answer::Answer;
+use next::{Next, take};
+
+mod answer;
+mod next;
 
 /// Most bytes that are read of what comes after a request before that is
 /// answered.
 const MOST_AHEAD: usize = 64 << 10;
 
-/// Most bytes of a request that are kept while the rest is on its way, and how long:
-/// many programs send head and body one after the other. What is longer or takes
-/// longer goes to hyper.
-const LONGEST_PART: usize = 8 << 10;
+/// How long the rest of a request is waited for: many programs send head and body
+/// one after the other. What takes longer goes to hyper.
 const PART: Duration = Duration::from_millis(250);
-
-/// Most bytes of a response that are put together before they are written.
-const MOST_GATHERED: usize = 64 << 10;
 
 /// A caller that has sent nothing but plain requests.
 struct Caller<'a, T> {
@@ -62,32 +52,6 @@ struct Caller<'a, T> {
     /// How long it may be idle.
     patience: Duration,
     timer: Timer,
-}
-
-/// What comes next on a connection.
-enum Next {
-    Call(Arc<Proxy>, PlainCall),
-    /// The beginning of a plain request, of which the rest may come in a moment.
-    Part(Vec<u8>),
-    /// Something that is not plain.
-    Other(Vec<u8>),
-    /// It has been idle for too long, or its place is needed.
-    Over,
-    /// The caller has closed it.
-    Gone,
-}
-
-/// A response on its way to the caller.
-struct Answer {
-    /// Bytes to write, of which so many are written.
-    bytes: Vec<u8>,
-    written: usize,
-    body: AnswerBody,
-    chunked: bool,
-    /// Whether all of it is in `bytes` or written.
-    whole: bool,
-    /// Whether the connection closes afterwards.
-    closes: bool,
 }
 
 /// Serves the plain requests of `stream`. Returns what has come when something
@@ -338,158 +302,4 @@ async fn answer(
     let response = proxy.handle_plain(call, timer, asker).await;
     let closes = is_leaving(server, activity) || response.headers().contains_key(CONNECTION);
     Box::new(Answer::new(response, head_only, closes))
-}
-
-/// Takes the first of what has come: `bytes`. What follows it goes to `ahead`.
-fn take(server: &Server, bytes: &[u8], ahead: &mut Vec<u8>) -> Next {
-    let proxy = server.proxy.load_full();
-    let Some((head, [end_of_head, end])) = plain(server, bytes) else {
-        return Next::Other(bytes.to_vec());
-    };
-    if end > bytes.len() && end <= LONGEST_PART {
-        return Next::Part(bytes.to_vec());
-    }
-    let body = bytes.get(end_of_head..end);
-    match body.and_then(|body| proxy.plain(&head, body)) {
-        Some(call) => {
-            ahead.extend_from_slice(&bytes[end..]);
-            Next::Call(proxy, call)
-        }
-        None => Next::Other(bytes.to_vec()),
-    }
-}
-
-/// The plain head at the start of `bytes`, where it ends, and where its request
-/// does.
-fn plain<'a>(server: &Server, bytes: &'a [u8]) -> Option<(Head<'a>, [usize; 2])> {
-    let bounds = Bounds {
-        bytes: server.settings.max_header_bytes,
-        fields: server.settings.max_headers,
-    };
-    let (length, heading) = StrictHead::default().read(bytes, &bounds).ok()??;
-    let BodyEnd::Length(body) = heading.body else {
-        return None;
-    };
-    let end = length.checked_add(usize::try_from(body).ok()?)?;
-    Some((Head::read(&bytes[..length])?, [length, end]))
-}
-
-impl Answer {
-    fn new(response: Response<AnswerBody>, head_only: bool, closes: bool) -> Self {
-        let (mut parts, mut body) = response.into_parts();
-        let ready = match &mut body {
-            Either::Left(passage) => passage.take_ready(),
-            Either::Right(_) => None,
-        };
-        let exact = body.size_hint().exact();
-        let status = parts.status;
-        let bare = head_only
-            || status.is_informational()
-            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let bytes = match ready {
-            Some(mut ready) => {
-                if closes {
-                    ready.add(&CONNECTION, &[b"close"]);
-                }
-                ready.into_bytes()
-            }
-            None => {
-                if closes {
-                    let close = HeaderValue::from_static("close");
-                    parts.headers.insert(CONNECTION, close);
-                }
-                encode(&mut parts, exact, bare)
-            }
-        };
-        Self {
-            bytes,
-            written: 0,
-            whole: bare || body.is_end_stream(),
-            chunked: exact.is_none(),
-            closes,
-            body,
-        }
-    }
-
-    /// Puts together what has come of the body; ready when that is all, or an
-    /// error.
-    fn gather(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ()>> {
-        while !self.whole && self.bytes.len() < MOST_GATHERED {
-            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                Some(Ok(frame)) => {
-                    // Trailers were not asked for: such a request is not plain.
-                    let Ok(data) = frame.into_data() else {
-                        continue;
-                    };
-                    match self.chunked {
-                        true => write_chunk(&mut self.bytes, &data),
-                        false => self.bytes.extend_from_slice(&data),
-                    }
-                }
-                Some(Err(_)) => return Poll::Ready(Err(())),
-                None => {
-                    self.whole = true;
-                    if self.chunked {
-                        self.bytes.extend_from_slice(LAST_CHUNK);
-                    }
-                }
-            }
-        }
-        match self.whole {
-            true => Poll::Ready(Ok(())),
-            false => Poll::Pending,
-        }
-    }
-
-    fn wrote(&mut self, length: usize) {
-        self.written += length;
-        if self.written == self.bytes.len() {
-            self.bytes.clear();
-            self.written = 0;
-        }
-    }
-}
-
-/// The head of a response whose fields are in a map, and whose body is `exact`
-/// bytes long, if that is known; there is none if it is `bare`.
-fn encode(parts: &mut response::Parts, exact: Option<u64>, bare: bool) -> Vec<u8> {
-    let headers = &mut parts.headers;
-    match exact {
-        _ if headers.contains_key(CONTENT_LENGTH) => {}
-        // What a HEAD is not told the length of.
-        Some(0) | None if bare => {}
-        Some(exact) => {
-            headers.insert(CONTENT_LENGTH, exact.into());
-        }
-        None => {
-            let chunked = HeaderValue::from_static("chunked");
-            headers.insert(TRANSFER_ENCODING, chunked);
-        }
-    }
-    let canonical = parts.status.canonical_reason().unwrap_or_default();
-    let reason = parts.extensions.get::<ReasonPhrase>();
-    let reason = reason.map_or(canonical.as_bytes(), ReasonPhrase::as_bytes);
-    let mut bytes = Vec::with_capacity(512);
-    for part in [
-        b"HTTP/1.1 ",
-        parts.status.as_str().as_bytes(),
-        b" ",
-        reason,
-        b"\r\n",
-    ] {
-        bytes.extend_from_slice(part);
-    }
-    for (name, value) in &*headers {
-        let name: &[u8] = name.as_ref();
-        for part in [name, b": ", value.as_bytes(), b"\r\n"] {
-            bytes.extend_from_slice(part);
-        }
-    }
-    if !headers.contains_key(DATE) {
-        bytes.extend_from_slice(b"date: ");
-        date::now(|now| bytes.extend_from_slice(now));
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes.extend_from_slice(b"\r\n");
-    bytes
 }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::activity::Activity;
@@ -31,6 +31,8 @@ use crate::config;
 use crate::http::body::Stall;
 use crate::http::chunked::Bounds;
 use crate::outcome::Fault;
+
+mod write;
 
 /// What stands for a request that is refused: nothing of it is the caller's but
 /// whether the answer has a body.
@@ -128,23 +130,6 @@ impl<T: Reset> Stream<T> {
     /// Whether nothing is read here.
     pub(super) fn is_raw(&self) -> bool {
         self.framing.is_raw()
-    }
-
-    fn watch<R>(
-        &mut self,
-        cx: &mut Context<'_>,
-        written: Poll<io::Result<R>>,
-    ) -> Poll<io::Result<R>> {
-        if let Some(waker) = self.waker.take() {
-            // Something is answered: perhaps the upgrade.
-            waker.wake();
-        }
-        if written.is_ready() {
-            self.stall.moved();
-            return written;
-        }
-        ready!(self.stall.poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Shows the framing reader what is held.
@@ -350,67 +335,5 @@ impl<T: AsyncRead + Reset + Unpin> AsyncRead for Stream<T> {
                 Poll::Pending => return Poll::Pending,
             }
         }
-    }
-}
-
-impl<T: AsyncRead + AsyncWrite + Reset + Unpin> AsyncWrite for Stream<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        from: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        let written = match this
-            .gap
-            .poll_write(cx, &this.activity.inbox, &mut this.stream)
-        {
-            Poll::Ready(Ok(())) => Pin::new(&mut this.stream).poll_write(cx, from),
-            other => other.map_ok(|()| 0),
-        };
-        self.watch(cx, written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        from: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        let written = match this
-            .gap
-            .poll_write(cx, &this.activity.inbox, &mut this.stream)
-        {
-            Poll::Ready(Ok(())) => Pin::new(&mut this.stream).poll_write_vectored(cx, from),
-            other => other.map_ok(|()| 0),
-        };
-        self.watch(cx, written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        ready!(
-            this.gap
-                .poll_flush(cx, &this.activity.inbox, &mut this.stream)
-        )?;
-        Pin::new(&mut this.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        this.ending.is_clean();
-        if this.linger.is_none() {
-            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
-        }
-        let ended = matches!(this.stop, Some(Stop::End));
-        if !ended && !this.framing.is_raw() {
-            let expected = !this.framing.is_whole() || !this.held.is_empty() || this.waste > 0;
-            let linger = this.linger.get_or_insert_with(Linger::new);
-            ready!(linger.poll(cx, &mut this.stream, expected));
-        }
-        Poll::Ready(Ok(()))
     }
 }

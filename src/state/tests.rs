@@ -12,8 +12,10 @@ use super::*;
 use crate::config::{Config, Missing, Upstream};
 use crate::pacing::{Charge, End, Limits};
 
+mod clocks;
 mod crashes;
 mod damage;
+mod folders;
 
 const SECOND: Duration = Duration::from_secs(1);
 const GUARD: Duration = Duration::from_millis(80);
@@ -211,72 +213,6 @@ fn a_key_keeps_what_it_spent_and_no_other_pays_for_it() {
 }
 
 #[test]
-fn in_a_new_folder_nothing_counts_as_spent() {
-    let settings = upstream("\"2/min\"");
-    let left = |world: &World| {
-        let mut run = world.run(&settings);
-        run.limits.gauges(world.now, None)[0].left
-    };
-    let mut world = World::new();
-    assert_eq!(left(&world), 2);
-    // What was there, a start that was broken off included, was never used.
-    fs::write(world.path("seed"), "").unwrap();
-    fs::remove_file(world.path("a.past")).unwrap();
-    fs::remove_file(world.path("a.1")).unwrap();
-    assert_eq!(left(&world), 2);
-    let mut run = world.run(&settings);
-    world.take(&mut run, &Charge::ONE);
-    drop(run);
-    world.now += SECOND;
-    assert_eq!(left(&world), 1);
-    // Deleted, it is new.
-    fs::remove_dir_all(world.folder.path()).unwrap();
-    assert_eq!(left(&world), 2);
-}
-
-#[test]
-fn in_a_folder_that_holds_anything_a_lane_without_a_journal_has_spent_everything() {
-    let settings = upstream("\"2/min\"");
-    let left = |world: &World, state| {
-        let mut run = world.run_in(state, &settings);
-        run.limits.gauges(world.now, None)[0].left
-    };
-    // It may have been called otherwise.
-    let world = World::used();
-    assert_eq!(left(&world, world.state(Missing::Spent)), 0);
-    let world = World::new();
-    fs::write(world.path("a.draft"), "").unwrap();
-    assert_eq!(left(&world, world.state(Missing::Spent)), 0);
-    // And renamed while the program runs that began in the new folder.
-    let world = World::new();
-    let mut state = world.state(Missing::Spent);
-    state.has_begun();
-    assert_eq!(left(&world, state), 0);
-}
-
-#[test]
-fn without_a_journal_everything_counts_as_spent_unless_it_is_to_begin_fresh() {
-    let mut world = World::used();
-    let mut keyed = upstream("\"2/min\"");
-    keyed.limits[0].per = Some(config::Per::Address);
-    let mut run = world.run(&keyed);
-    assert!(run.limits.ready(&key(1), world.now).is_err());
-    drop(run);
-    // That nothing was known is itself remembered.
-    world.now += SECOND * 30;
-    let mut run = world.run(&keyed);
-    let hold = run.limits.ready(&key(1), world.now).unwrap_err();
-    let left = hold.until - world.now;
-    assert!(left > SECOND * 30 && left < SECOND * 31, "{left:?}");
-    drop(run);
-    let mut run = world.run_as(&keyed, Missing::Fresh);
-    assert!(run.limits.ready(&key(1), world.now).is_ok());
-    drop(run);
-    let mut run = world.run(&keyed);
-    assert!(run.limits.ready(&key(1), world.now).is_ok());
-}
-
-#[test]
 fn a_damaged_state_counts_as_everything_spent() {
     type Damage<'a> = (&'a str, &'a dyn Fn(&mut Vec<u8>));
     let damages: [Damage<'_>; 6] = [
@@ -326,90 +262,6 @@ fn a_file_that_is_missing_in_between_is_damage() {
     fs::remove_file(world.path("a.past")).unwrap();
     let mut run = world.run(&settings);
     assert_eq!(run.limits.gauges(world.now, None)[0].left, 0);
-}
-
-#[test]
-fn a_clock_that_was_set_back_hides_nothing_and_holds_nothing_for_long() {
-    let mut world = World::new();
-    world.stepped = SECOND * 86_400;
-    let settings = upstream("\"5/min\"");
-    let mut run = world.run(&settings);
-    for _ in 0..5 {
-        world.take(&mut run, &Charge::ONE);
-    }
-    drop(run);
-    world.stepped = Duration::ZERO;
-    // Or else it would be known that it was set.
-    world.boot = Some(2);
-    let mut run = world.run(&settings);
-    let wait = world.wait(&mut run);
-    assert!(wait >= SECOND * 60 && wait < SECOND * 61, "{wait:?}");
-}
-
-#[test]
-fn a_clock_that_is_set_while_it_runs_changes_nothing() {
-    let mut world = World::new();
-    let settings = upstream("\"5/min\"");
-    let mut run = world.run(&settings);
-    for _ in 0..5 {
-        world.take(&mut run, &Charge::ONE);
-    }
-    world.stepped = SECOND * 86_400;
-    run.journal.tend(world.clock());
-    drop(run);
-    world.now += SECOND * 20;
-    let mut run = world.run(&settings);
-    let wait = world.wait(&mut run);
-    assert!(wait >= SECOND * 40 && wait < SECOND * 41, "{wait:?}");
-}
-
-#[test]
-fn a_clock_that_is_set_between_two_runs_changes_nothing_before_the_next_boot() {
-    const DAY: Duration = Duration::from_secs(86_400);
-    for (before, after) in [(Duration::ZERO, DAY), (DAY, Duration::ZERO)] {
-        for thinned in [false, true] {
-            let mut world = World::new();
-            world.stepped = before;
-            let settings = upstream("\"5/min\"");
-            let mut run = world.run(&settings);
-            for _ in 0..5 {
-                world.take(&mut run, &Charge::ONE);
-            }
-            drop(run);
-            if thinned {
-                // All that is left is in the file of what was before.
-                drop(world.run(&settings));
-            }
-            world.stepped = after;
-            world.now += SECOND * 20;
-            let mut run = world.run(&settings);
-            let wait = world.wait(&mut run);
-            assert!(wait >= SECOND * 40 && wait < SECOND * 41, "{wait:?}");
-        }
-    }
-}
-
-#[test]
-fn after_a_boot_only_the_time_of_day_tells_how_long_ago_it_was() {
-    for boot in [Some(2), None] {
-        let mut world = World::new();
-        let settings = upstream("\"5/min\"");
-        let mut run = world.run(&settings);
-        world.take(&mut run, &Charge::ONE);
-        drop(run);
-        world.stepped = SECOND * 3600;
-        world.boot = boot;
-        let mut run = world.run(&settings);
-        assert_eq!(run.limits.gauges(world.now, None)[0].left, 5);
-    }
-}
-
-#[test]
-fn the_clock_of_this_machine_goes_on_and_says_since_when() {
-    let (first, second) = (Clock::now(), Clock::now());
-    let reading = first.reading(clock::boot()).unwrap();
-    assert!(second.reading(clock::boot()).unwrap().up >= reading.up);
-    assert_eq!(second.moved_since(&reading, clock::boot()), None);
 }
 
 #[test]

@@ -1,61 +1,32 @@
 //! Exchanges of the plain kind, on an HTTP/1.1 connection itself.
 //!
 //! The request is written as it is, and the response read without a task or a
-//! buffer of the connection's own: what comes is read into one that the thread
-//! has for all, and kept only as far as somebody needs it.
+//! buffer of the connection's own (`scratch`): what comes is kept only as far as
+//! somebody needs it. `body` is what follows the head.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
-use ::http::{Response, StatusCode};
-use bytes::{Bytes, BytesMut};
-use hyper::body::{Frame, SizeHint};
+use ::http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::interim::Count;
 use super::{Ear, Inbound, SendError, Sent};
-use crate::http::chunked::{Bounds, Chunks};
 use crate::http::interim::pass_on;
 use crate::http::plain::request::Plain;
-use crate::http::plain::response::{self, End, Fields, Head, Read, Ready};
+use crate::http::plain::response::{self, Read};
 use crate::outcome::Break;
+use crate::scratch;
+pub(crate) use body::Body;
+use body::{Answer, answer};
+
+mod body;
 
 /// The longest head of a response, interim ones not counted, in bytes.
 const LONGEST_HEAD: usize = 400 << 10;
-
-/// What is allowed of the trailer fields of a response.
-const TRAILERS: Bounds = Bounds {
-    bytes: 16 << 10,
-    fields: 100,
-};
-
-/// Most bytes read at once.
-const SCRATCH: usize = 32 << 10;
-
-thread_local! {
-    /// What is read goes here first; held for one read and what it brings.
-    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
-}
-
-/// Reads from `stream` and hands over what has come; nothing if it has ended.
-pub(crate) fn read<T, R>(
-    stream: &mut T,
-    cx: &mut Context<'_>,
-    take: impl FnOnce(&[u8]) -> R,
-) -> Poll<io::Result<R>>
-where
-    T: AsyncRead + Unpin + ?Sized,
-{
-    BUFFER.with_borrow_mut(|buffer| {
-        let mut into = ReadBuf::new(buffer);
-        ready!(Pin::new(stream).poll_read(cx, &mut into))?;
-        Poll::Ready(Ok(take(into.filled())))
-    })
-}
 
 /// What an HTTP/1.1 connection runs over.
 pub(super) trait Duplex: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin {}
@@ -101,9 +72,6 @@ pub(super) struct Exchange<E> {
     said: bool,
     incoming: Incoming<E>,
 }
-
-/// A response, and its body without the connection that it comes over.
-type Answer = (Response<()>, Box<Body>);
 
 /// What has come of the response.
 struct Incoming<E> {
@@ -179,7 +147,7 @@ impl<E: Ear + Unpin> Future for Exchange<E> {
         loop {
             let line = this.line.as_mut().expect("polled after it was ready");
             let incoming = &mut this.incoming;
-            let read = ready!(read(&mut line.stream, cx, |bytes| match bytes {
+            let read = ready!(scratch::read(&mut line.stream, cx, |bytes| match bytes {
                 [] => None,
                 bytes => Some(incoming.take(bytes)),
             }));
@@ -261,193 +229,6 @@ impl<E: Ear> Incoming<E> {
         match self.part.len() > LONGEST_HEAD {
             true => Err(Break::HeadTooLong),
             false => Ok(None),
-        }
-    }
-}
-
-/// The response with `head`, of whose body `bytes` have come.
-fn answer(head: Head, bytes: &[u8]) -> Answer {
-    let mut body = Box::new(Body {
-        line: None,
-        keeps: head.keeps,
-        state: match head.end {
-            End::Length(0) => State::Ended,
-            End::Length(length) => State::Length(length),
-            End::Chunked => State::Chunked(Box::default()),
-            End::Close => State::Close,
-        },
-        begin: Bytes::new(),
-        ready: None,
-    });
-    let mut response = Response::new(());
-    *response.status_mut() = head.status;
-    match head.fields {
-        Fields::Ready(mut ready) => {
-            match head.end {
-                End::Length(_) => {
-                    let length = body.skip(bytes.len());
-                    ready.push(&bytes[..length]);
-                }
-                End::Chunked | End::Close => {
-                    let content = body.decode(bytes);
-                    ready.push_chunk(&content);
-                    if body.is_ended() {
-                        ready.push_last_chunk();
-                    }
-                }
-            }
-            body.ready = Some(ready);
-        }
-        Fields::Parsed(parts) => {
-            response = Response::from_parts(*parts, ());
-            body.begin = body.decode(bytes);
-        }
-    }
-    (response, body)
-}
-
-/// A response body as it comes from its connection.
-#[derive(Debug)]
-pub(crate) struct Body {
-    line: Option<Line>,
-    /// Whether the connection stays open afterwards.
-    keeps: bool,
-    state: State,
-    /// What has come and was not handed out.
-    begin: Bytes,
-    pub(super) ready: Option<Ready>,
-}
-
-/// `Length`, `Chunked` and `Close` become `Ended` or `Broken`.
-#[derive(Debug)]
-enum State {
-    /// Bytes left.
-    Length(u64),
-    Chunked(Box<Chunks>),
-    /// It ends with the connection.
-    Close,
-    Ended,
-    Broken(io::ErrorKind),
-}
-
-impl Body {
-    /// The connection, once the body has ended, if it can be used again.
-    pub(super) fn take_line(&mut self) -> Option<Line> {
-        let good = self.keeps && matches!(self.state, State::Ended);
-        self.line.take().filter(|_| good)
-    }
-
-    fn is_ended(&self) -> bool {
-        matches!(self.state, State::Ended)
-    }
-
-    /// Passes over `length` bytes that have come of a body whose length is known;
-    /// returns how many of them belong to it.
-    fn skip(&mut self, length: usize) -> usize {
-        let State::Length(left) = &mut self.state else {
-            // There is no body: whatever comes is none of its.
-            self.keeps &= length == 0;
-            return 0;
-        };
-        let some = usize::try_from(*left).map_or(length, |left| left.min(length));
-        *left -= some as u64;
-        self.keeps &= some == length;
-        if *left == 0 {
-            self.state = State::Ended;
-        }
-        some
-    }
-
-    /// The content in `bytes` that have come.
-    fn decode(&mut self, bytes: &[u8]) -> Bytes {
-        match &mut self.state {
-            State::Length(_) | State::Ended | State::Broken(_) => {
-                Bytes::copy_from_slice(&bytes[..self.skip(bytes.len())])
-            }
-            State::Close => Bytes::copy_from_slice(bytes),
-            State::Chunked(chunks) => {
-                let mut content = BytesMut::with_capacity(bytes.len());
-                let mut at = 0;
-                while at < bytes.len() {
-                    let Ok(piece) = chunks.piece(&bytes[at..], &TRAILERS) else {
-                        self.state = State::Broken(io::ErrorKind::InvalidData);
-                        break;
-                    };
-                    let data = at + piece.framing;
-                    at = data + piece.data;
-                    content.extend_from_slice(&bytes[data..at]);
-                    if piece.end {
-                        self.keeps &= at == bytes.len();
-                        self.state = State::Ended;
-                        break;
-                    }
-                }
-                content.freeze()
-            }
-        }
-    }
-
-    /// The connection has ended.
-    fn end(&mut self) {
-        self.keeps = false;
-        self.state = match self.state {
-            State::Close => State::Ended,
-            _ => State::Broken(io::ErrorKind::UnexpectedEof),
-        };
-    }
-}
-
-impl hyper::body::Body for Body {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let this = &mut *self;
-        loop {
-            if !this.begin.is_empty() {
-                let begin = std::mem::take(&mut this.begin);
-                return Poll::Ready(Some(Ok(Frame::data(begin))));
-            }
-            let mut line = match (&this.state, this.line.take()) {
-                (State::Broken(kind), _) => return Poll::Ready(Some(Err((*kind).into()))),
-                (State::Ended, line) => {
-                    this.line = line;
-                    return Poll::Ready(None);
-                }
-                (_, Some(line)) => line,
-                (_, None) => return Poll::Ready(Some(Err(io::ErrorKind::NotConnected.into()))),
-            };
-            let come = read(&mut line.stream, cx, |bytes| match bytes {
-                [] => {
-                    this.end();
-                    Bytes::new()
-                }
-                bytes => this.decode(bytes),
-            });
-            this.line = Some(line);
-            match ready!(come) {
-                Ok(come) => this.begin = come,
-                Err(error) => {
-                    this.state = State::Broken(error.kind());
-                    return Poll::Ready(Some(Err(error)));
-                }
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.begin.is_empty() && self.is_ended()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let begin = self.begin.len() as u64;
-        match self.state {
-            State::Length(left) => SizeHint::with_exact(begin + left),
-            State::Ended => SizeHint::with_exact(begin),
-            State::Chunked(_) | State::Close | State::Broken(_) => SizeHint::default(),
         }
     }
 }

@@ -1,0 +1,139 @@
+//! What is known of the lane, or of one key: what each limit has counted, what the
+//! upstream says, and what is on its way.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::Charge;
+use super::budget::Budgets;
+use super::cooldown::Cooldown;
+use super::history::History;
+use super::meter::Meter;
+use crate::config::Limit;
+
+/// What is known of the lane, or of one key.
+#[derive(Debug)]
+pub(super) struct State {
+    /// One per limit of the scope.
+    pub(super) meters: Vec<Meter>,
+    pub(super) cooldown: Cooldown,
+    pub(super) budgets: Budgets,
+    /// The cost of the requests that have no answer yet.
+    pub(super) pending: u64,
+}
+
+impl State {
+    pub(super) fn new(limits: &[Limit], keyed: bool) -> Self {
+        Self {
+            meters: limits
+                .iter()
+                .map(|limit| Meter::new(limit, keyed))
+                .collect(),
+            cooldown: Cooldown::default(),
+            budgets: Budgets::default(),
+            pending: 0,
+        }
+    }
+
+    /// When a request can start: `now`, or a later time that can turn out to be
+    /// too early.
+    pub(super) fn ready_at(&self, now: Duration, charge: &Charge, first: Duration) -> Duration {
+        let cost = charge.cost.get();
+        let meters = self.meters.iter();
+        let meters = meters.map(|meter| meter.ready_at(now, charge, first));
+        meters
+            .chain([
+                self.cooldown.ready_at(now),
+                self.budgets.ready_at(now, cost, self.pending),
+            ])
+            .max()
+            .unwrap_or(now)
+    }
+
+    /// Begins with all that `others` have spent at `now`; what they have on its
+    /// way is counted at `counted` at the latest.
+    pub(super) fn follow(&mut self, others: &Self, now: Duration, counted: Duration) {
+        for (meter, theirs) in self.meters.iter_mut().zip(&others.meters) {
+            meter.follow(theirs, now, counted);
+        }
+        self.cooldown = others.cooldown.clone();
+        self.cooldown.orphan();
+        self.budgets = others.budgets.clone();
+        let pending = u32::try_from(others.pending).unwrap_or(u32::MAX);
+        self.budgets.spent(pending);
+    }
+
+    pub(super) fn start(&mut self, number: u64, now: Duration, since: Duration, charge: &Charge) {
+        for meter in &mut self.meters {
+            meter.start(now, since, charge);
+        }
+        self.cooldown.start(number);
+        self.pending += u64::from(charge.cost.get());
+    }
+
+    pub(super) fn counted(&mut self, at: Duration, charge: &Charge) {
+        for meter in &mut self.meters {
+            meter.counted(at, charge);
+        }
+    }
+
+    pub(super) fn canceled(&mut self, charge: &Charge) {
+        for meter in &mut self.meters {
+            meter.canceled(charge);
+        }
+    }
+
+    pub(super) fn spent(&mut self, times: [Duration; 2], charge: &Charge, count: NonZeroU32) {
+        for meter in &mut self.meters {
+            meter.spent(times, charge, count);
+        }
+    }
+
+    pub(super) fn spent_all(&mut self, at: Duration) -> Duration {
+        let meters = self.meters.iter_mut();
+        let until = meters.map(|meter| meter.spent_all(at));
+        until.max().unwrap_or(at)
+    }
+
+    pub(super) fn empty_until(&self, until: Duration) {
+        for meter in &self.meters {
+            meter.empty_until(until);
+        }
+    }
+
+    pub(super) fn forget(&mut self, now: Duration) {
+        for meter in &mut self.meters {
+            meter.forget(now);
+        }
+    }
+
+    pub(super) fn is_fresh(&self, now: Duration) -> bool {
+        self.pending == 0
+            && self.cooldown.is_forgotten(now)
+            && self.budgets.is_empty(now)
+            && self.meters.iter().all(|meter| meter.is_fresh(now))
+    }
+
+    /// Takes over what `old` knows. A limit that stays keeps its meter; another
+    /// gets what was spent under the old ones.
+    pub(super) fn inherit(
+        &mut self,
+        limits: &[Limit],
+        old: Self,
+        old_limits: &[Limit],
+        most: NonZeroU32,
+        now: Duration,
+    ) {
+        let history = History::of(old_limits, &old.meters, now);
+        let mut olds: Vec<_> = old_limits.iter().zip(old.meters).collect();
+        for (limit, meter) in limits.iter().zip(&mut self.meters) {
+            match olds.iter().position(|(old, _)| *old == limit) {
+                Some(same) => *meter = olds.swap_remove(same).1,
+                None => meter.recall(history.under(limit.counts, most, now)),
+            }
+        }
+        self.cooldown = old.cooldown;
+        self.budgets = old.budgets;
+        self.pending = old.pending;
+    }
+}

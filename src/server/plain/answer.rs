@@ -1,0 +1,150 @@
+//! A response on its way to a plain caller.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use ::http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderValue, TRANSFER_ENCODING};
+use ::http::{Response, StatusCode, response};
+use http_body_util::Either;
+use hyper::body::Body;
+use hyper::ext::ReasonPhrase;
+
+use crate::http::date;
+use crate::http::plain::response::{LAST_CHUNK, write_chunk};
+use crate::proxy::AnswerBody;
+
+/// Most bytes of a response that are put together before they are written.
+const MOST_GATHERED: usize = 64 << 10;
+
+/// A response on its way to the caller.
+pub(super) struct Answer {
+    /// Bytes to write, of which so many are written.
+    pub(super) bytes: Vec<u8>,
+    pub(super) written: usize,
+    body: AnswerBody,
+    chunked: bool,
+    /// Whether all of it is in `bytes` or written.
+    whole: bool,
+    /// Whether the connection closes afterwards.
+    pub(super) closes: bool,
+}
+
+impl Answer {
+    pub(super) fn new(response: Response<AnswerBody>, head_only: bool, closes: bool) -> Self {
+        let (mut parts, mut body) = response.into_parts();
+        let ready = match &mut body {
+            Either::Left(passage) => passage.take_ready(),
+            Either::Right(_) => None,
+        };
+        let exact = body.size_hint().exact();
+        let status = parts.status;
+        let bare = head_only
+            || status.is_informational()
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let bytes = match ready {
+            Some(mut ready) => {
+                if closes {
+                    ready.add(&CONNECTION, &[b"close"]);
+                }
+                ready.into_bytes()
+            }
+            None => {
+                if closes {
+                    let close = HeaderValue::from_static("close");
+                    parts.headers.insert(CONNECTION, close);
+                }
+                encode(&mut parts, exact, bare)
+            }
+        };
+        Self {
+            bytes,
+            written: 0,
+            whole: bare || body.is_end_stream(),
+            chunked: exact.is_none(),
+            closes,
+            body,
+        }
+    }
+
+    /// Puts together what has come of the body; ready when that is all, or an
+    /// error.
+    pub(super) fn gather(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ()>> {
+        while !self.whole && self.bytes.len() < MOST_GATHERED {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    // Trailers were not asked for: such a request is not plain.
+                    let Ok(data) = frame.into_data() else {
+                        continue;
+                    };
+                    match self.chunked {
+                        true => write_chunk(&mut self.bytes, &data),
+                        false => self.bytes.extend_from_slice(&data),
+                    }
+                }
+                Some(Err(_)) => return Poll::Ready(Err(())),
+                None => {
+                    self.whole = true;
+                    if self.chunked {
+                        self.bytes.extend_from_slice(LAST_CHUNK);
+                    }
+                }
+            }
+        }
+        match self.whole {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
+        }
+    }
+
+    pub(super) fn wrote(&mut self, length: usize) {
+        self.written += length;
+        if self.written == self.bytes.len() {
+            self.bytes.clear();
+            self.written = 0;
+        }
+    }
+}
+
+/// The head of a response whose fields are in a map, and whose body is `exact`
+/// bytes long, if that is known; there is none if it is `bare`.
+fn encode(parts: &mut response::Parts, exact: Option<u64>, bare: bool) -> Vec<u8> {
+    let headers = &mut parts.headers;
+    match exact {
+        _ if headers.contains_key(CONTENT_LENGTH) => {}
+        // What a HEAD is not told the length of.
+        Some(0) | None if bare => {}
+        Some(exact) => {
+            headers.insert(CONTENT_LENGTH, exact.into());
+        }
+        None => {
+            let chunked = HeaderValue::from_static("chunked");
+            headers.insert(TRANSFER_ENCODING, chunked);
+        }
+    }
+    let canonical = parts.status.canonical_reason().unwrap_or_default();
+    let reason = parts.extensions.get::<ReasonPhrase>();
+    let reason = reason.map_or(canonical.as_bytes(), ReasonPhrase::as_bytes);
+    let mut bytes = Vec::with_capacity(512);
+    for part in [
+        b"HTTP/1.1 ",
+        parts.status.as_str().as_bytes(),
+        b" ",
+        reason,
+        b"\r\n",
+    ] {
+        bytes.extend_from_slice(part);
+    }
+    for (name, value) in &*headers {
+        let name: &[u8] = name.as_ref();
+        for part in [name, b": ", value.as_bytes(), b"\r\n"] {
+            bytes.extend_from_slice(part);
+        }
+    }
+    if !headers.contains_key(DATE) {
+        bytes.extend_from_slice(b"date: ");
+        date::now(|now| bytes.extend_from_slice(now));
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes
+}
