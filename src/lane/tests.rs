@@ -11,6 +11,7 @@ use super::*;
 use rig::{Rig, Upstream};
 
 mod again;
+mod interim;
 mod keys;
 mod pings;
 mod rig;

@@ -2,8 +2,6 @@
 //! asked. No caller may get what was not meant for it, and nobody behind us may
 //! read an answer in another way than we do.
 
-use std::time::Duration;
-
 use crate::support::{Proxy, Response, Step, Upstream, get, ok, post};
 
 /// The answer to a GET when the upstream says `answer` and closes.
@@ -225,20 +223,6 @@ async fn an_answer_of_http_1_0_is_passed_on_as_one_of_http_1_1() {
     assert_eq!(response.fields.get("transfer-encoding"), Some("chunked"));
     let response = after(b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nabc").await;
     assert_eq!(response.text(), "abc");
-}
-
-#[tokio::test]
-async fn interim_answers_give_an_upstream_no_more_time() {
-    let interim = Step::Send(b"HTTP/1.1 102 Processing\r\n\r\n".to_vec());
-    let steps = vec![[interim, Step::Pause(Duration::from_millis(10))]; 90];
-    let steps = steps.concat();
-    let upstream = Upstream::start(move |_| steps.clone()).await;
-    let settings = "timeouts.response = \"100ms\"\nretry.attempts = 1";
-    let proxy = Proxy::before(&upstream, settings);
-    let mut caller = proxy.send(get("/")).await;
-    let response = caller.last_response().await;
-    response.assert_refusal(504, "upstream_timeout");
-    upstream.until("its end", |log| log.ended == 1).await;
 }
 
 /// It paused the whole lane, as if the upstream were down.

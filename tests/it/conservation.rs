@@ -2,8 +2,6 @@
 //! long, the counts add up in every scrape, and in the end they are what the
 //! callers saw.
 
-use std::time::Duration;
-
 use tokio::task::JoinSet;
 
 use crate::support::{Metrics, Proxy, Step, Upstream, get, ok};
@@ -46,13 +44,12 @@ async fn call(proxy: &Proxy, upstream: &Upstream, number: usize) -> End {
 #[tokio::test]
 async fn the_counts_add_up_in_every_scrape_of_a_storm() {
     let upstream = Upstream::start(|seen| {
-        let pause = Step::Pause(Duration::from_millis(20));
         let close = if seen.nth == 4 {
             vec![Step::Close]
         } else {
             vec![]
         };
-        [vec![pause, Step::Send(ok("ok"))], close].concat()
+        [vec![Step::Hold, Step::Send(ok("ok"))], close].concat()
     });
     let settings = r#"
         match = { prefix = "/api" }
@@ -73,11 +70,14 @@ async fn the_counts_add_up_in_every_scrape_of_a_storm() {
     while !callers.is_empty() {
         assert_adds_up(&proxy.metrics().await);
         scrapes += 1;
+        // So that calls are in flight in each.
+        upstream.release(1);
         while let Some(end) = callers.try_join_next() {
             ends.push(end.unwrap());
         }
     }
     assert!(scrapes > 10, "{scrapes}");
+    upstream.release(REQUESTS);
     let metrics = proxy.until("nobody is left", |metrics| {
         assert_adds_up(metrics);
         metrics.waiting("api") + metrics.in_flight("api") == 0.0

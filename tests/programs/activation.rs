@@ -26,6 +26,5 @@ async fn the_caller_that_starts_the_service_is_answered() {
     ])
     .arg(format!("http://{address}/job/1"));
     assert_eq!(program::run(&mut curl, SOON * 2).await, "/job/1");
-    daemon.ready().await;
     daemon.stop().await;
 }

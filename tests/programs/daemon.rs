@@ -10,7 +10,7 @@ use std::thread;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::net::{UnixDatagram, UnixStream};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -30,6 +30,8 @@ const PORT: u16 = 8737;
 pub(crate) struct Daemon {
     child: Child,
     directory: TempDir,
+    /// Where it tells its service manager what it does.
+    notices: UnixDatagram,
 }
 
 /// An address on this machine that no one else has: loopback is a whole network,
@@ -100,8 +102,10 @@ impl Daemon {
             .args(["run", "--config"])
             .arg(path.join("proxy.toml"))
             .env_remove("PACEGATE_LOG")
+            .env("NOTIFY_SOCKET", path.join("notify.sock"))
             .stderr(File::create(path.join("log")).unwrap());
         Self {
+            notices: UnixDatagram::bind(path.join("notify.sock")).unwrap(),
             child: program::spawn(&mut command),
             directory,
         }
@@ -119,12 +123,13 @@ impl Daemon {
         path
     }
 
-    /// Waits until requests are taken.
-    pub(crate) async fn ready(&self) {
-        until("/readyz says 200", async || {
-            self.ask("/readyz")
-                .await
-                .filter(|(status, _)| *status == 200)
+    /// Waits until it says that requests are taken.
+    async fn ready(&self) {
+        until("READY=1", async || {
+            let mut notice = [0; 1024];
+            let length = self.notices.recv(&mut notice).await.ok()?;
+            let text = str::from_utf8(&notice[..length]).ok()?;
+            text.lines().find(|line| *line == "READY=1").map(drop)
         })
         .await;
     }

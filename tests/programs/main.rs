@@ -31,22 +31,21 @@ mod upstream;
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::timeout;
 
 /// Longest time for what needs no waiting for a turn: a start, a stop, a metric.
 const SOON: Duration = Duration::from_secs(15);
 
-/// Between two looks at something that nobody tells us of.
-const PAUSE: Duration = Duration::from_millis(10);
-
-/// Looks again until `look` finds something; `what` names it should it not.
+/// Looks again until `look` finds something; `what` names it should it not. Each
+/// look waits for an answer itself.
 async fn until<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
-    let deadline = Instant::now() + SOON;
-    loop {
-        if let Some(found) = look().await {
-            return found;
+    let looking = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
         }
-        assert!(Instant::now() < deadline, "{what}: not within {SOON:?}");
-        sleep(PAUSE).await;
-    }
+    };
+    let found = timeout(SOON, looking).await;
+    found.unwrap_or_else(|_elapsed| panic!("{what}: not within {SOON:?}"))
 }

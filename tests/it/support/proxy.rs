@@ -5,12 +5,11 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
 
 use pacegate::config::Config;
 use pacegate::daemon::{Daemon, DaemonError, Reload, Stopped};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep;
+use tokio::time::timeout;
 
 use super::{BOUND, Caller, Response, Upstream, get, soon};
 
@@ -20,25 +19,6 @@ listen = "127.0.0.1:0"
 admin = "127.0.0.1:0"
 threads = 2
 "#;
-
-/// Between two looks at what the daemon shows and nobody is told of: without it
-/// the looks would take the cores from what they wait for.
-const LOOK: Duration = Duration::from_millis(5);
-
-/// Looks until there is what is looked for; what stands there instead is printed
-/// when that takes too long.
-async fn look<T>(what: &str, look: impl AsyncFn() -> Result<T, String>) -> T {
-    let deadline = tokio::time::Instant::now() + BOUND;
-    loop {
-        match look().await {
-            Ok(found) => return found,
-            Err(seen) if tokio::time::Instant::now() > deadline => {
-                panic!("not within {BOUND:?}: {what}\n{seen}");
-            }
-            Err(_) => sleep(LOOK).await,
-        }
-    }
-}
 
 /// A daemon that runs. Dropping it stops it.
 #[derive(Debug)]
@@ -146,15 +126,41 @@ impl Proxy {
 
     /// Looks at the metrics until they are as `wanted`.
     pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&Metrics) -> bool) -> Metrics {
-        look(what, async || {
-            let metrics = self.metrics().await;
-            if wanted(&metrics) {
-                Ok(metrics)
-            } else {
-                Err(format!("{metrics:#?}"))
+        self.until_shown(what, "/metrics", |response| {
+            let metrics = Metrics::parse(response.text());
+            match wanted(&metrics) {
+                true => Ok(metrics),
+                false => Err(format!("{metrics:#?}")),
             }
         })
         .await
+    }
+
+    /// Asks the admin listener again and again, until there is what is looked for;
+    /// what stands there instead is printed when that takes too long.
+    async fn until_shown<T>(
+        &self,
+        what: &str,
+        path: &str,
+        found: impl Fn(&Response) -> Result<T, String>,
+    ) -> T {
+        let mut seen = String::new();
+        let looking = async {
+            let mut caller = Caller::connect(self.admin).await;
+            loop {
+                caller.send(get(path)).await;
+                let response = caller.response().await;
+                match found(&response) {
+                    Ok(found) => return found,
+                    Err(other) => seen = other,
+                }
+                if response.fields.has_token("connection", "close") {
+                    caller = Caller::connect(self.admin).await;
+                }
+            }
+        };
+        let found = timeout(BOUND, looking).await;
+        found.unwrap_or_else(|_elapsed| panic!("not within {BOUND:?}: {what}\n{seen}"))
     }
 
     /// Waits until so many requests wait in the queue of `api`.
@@ -195,13 +201,9 @@ impl Proxy {
 
     /// Waits until the stop has begun.
     pub(crate) async fn until_draining(&self) {
-        look("the stop to begin", async || {
-            let ready = self.admin("/readyz").await;
-            if ready.status == 503 {
-                Ok(())
-            } else {
-                Err(format!("{ready:?}"))
-            }
+        self.until_shown("the stop to begin", "/readyz", |ready| match ready.status {
+            503 => Ok(()),
+            _ => Err(format!("{ready:?}")),
         })
         .await;
     }

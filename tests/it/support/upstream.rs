@@ -3,12 +3,11 @@
 use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::message::{self, Body, Fields, Framing, Reader};
 use super::soon;
@@ -20,8 +19,6 @@ pub(crate) enum Step {
     Send(Vec<u8>),
     /// Waits until the test calls [`Upstream::release`].
     Hold,
-    /// Waits a while.
-    Pause(Duration),
     /// Sends back what comes, until the other side has ended its half.
     Echo,
     /// Closes the connection.
@@ -308,10 +305,6 @@ impl Host {
                     }
                     more = reader.fill() => more,
                 },
-                Step::Pause(time) => {
-                    sleep(time).await;
-                    true
-                }
                 Step::Send(bytes) => {
                     answer();
                     reader.stream.write_all(&bytes).await.is_ok()
