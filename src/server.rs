@@ -68,6 +68,16 @@ const SPARE_BUFFER: usize = 8 << 10;
 /// Most bytes of an HTTP/2 head: as many empty fields as `http::HeaderMap` holds.
 const MAX_HEADER_LIST: usize = 768 << 10;
 
+/// Most bytes of one request's body over HTTP/2 that wait unread, those aside that
+/// its lane takes in.
+const STREAM_WINDOW: u32 = 64 << 10;
+
+/// Most bytes that wait unread on one HTTP/2 connection: more than its streams can
+/// hold, so that a request that waits for its turn never keeps the body of another
+/// from coming. The library also closes a connection when frames that wait, counted
+/// as 256 bytes at least, take half of it, as many small ones do.
+const CONNECTION_WINDOW: u32 = 4 * MAX_STREAMS * STREAM_WINDOW;
+
 /// Between two pings on a caller's HTTP/2 connection.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -298,6 +308,8 @@ impl Server {
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(u32::try_from(max_list).unwrap_or(u32::MAX))
             .keep_alive_interval(PING_INTERVAL);
         Box::pin(builder.serve_connection(TokioIo::new(stream), service))

@@ -8,7 +8,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -111,12 +111,14 @@ struct Load {
     /// As many as the upstream allows at once (RFC 9113, section 6.5.2), so that
     /// no call waits inside the connection after its turn was taken.
     max: AtomicUsize,
+    /// Whether no more calls are to join.
+    is_retired: AtomicBool,
 }
 
 impl Load {
-    fn is_full(&self) -> bool {
+    fn has_room(&self) -> bool {
         let max = self.max.load(Ordering::Relaxed).min(MAX_STREAMS);
-        self.calls.load(Ordering::Relaxed) >= max
+        self.calls.load(Ordering::Relaxed) < max
     }
 }
 
@@ -301,14 +303,16 @@ impl Connection {
         }
     }
 
-    /// Whether the upstream has closed it; if not yet, `waker` is told when it
+    /// Whether the upstream has closed it, or no more calls are to go on it; if not yet, `waker` is told when it
     /// closes one of HTTP/1.1.
     fn is_closed(&mut self, waker: &Waker) -> bool {
         match &mut self.protocol {
             Protocol::Http1(line) => line.is_closed(waker),
             Protocol::Lent(_) => false,
             Protocol::Away => true,
-            Protocol::Http2(sender, _) => sender.is_closed(),
+            Protocol::Http2(sender, streams) => {
+                sender.is_closed() || streams.0.is_retired.load(Ordering::Relaxed)
+            }
         }
     }
 
@@ -332,6 +336,14 @@ impl Connection {
     /// Whether further calls can share it.
     pub(crate) fn is_shared(&self) -> bool {
         matches!(self.protocol, Protocol::Http2(..))
+    }
+
+    /// A call on it has got no answer in time, and it may be dead: those that share
+    /// it stay, no others join.
+    pub(crate) fn retire(&self) {
+        if let Protocol::Http2(_, streams) = &self.protocol {
+            streams.0.is_retired.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Lets the exchange on it end by itself, after which it closes.

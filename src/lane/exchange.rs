@@ -153,7 +153,10 @@ async fn finish(
         biased;
         sent = sent => sent,
         over = over => return Err(match over {
-            Over::Silent => timed_out(shared, turn, spare, flight.account),
+            Over::Silent => {
+                flight.lease.retire();
+                timed_out(shared, turn, spare, flight.account)
+            }
             Over::Cut => Broken::Ended(flight.account.end(Outcome::Draining)),
         }),
     };

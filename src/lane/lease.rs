@@ -119,6 +119,13 @@ impl Lease {
         }
     }
 
+    /// Keeps others off the connection, see [`Connection::retire`].
+    pub(super) fn retire(&self) {
+        if let Some(connection) = &self.connection {
+            connection.retire();
+        }
+    }
+
     /// Whether the connection can still be expected to work at `now`.
     pub(super) fn is_fresh(&mut self, now: Instant) -> bool {
         let current = Arc::ptr_eq(&self.link, &self.core.link.load());

@@ -11,9 +11,9 @@ use super::*;
 use rig::{Rig, Upstream};
 
 mod again;
+mod dead;
 mod interim;
 mod keys;
-mod pings;
 mod rig;
 mod two_way;
 mod warm;

@@ -6,7 +6,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -28,9 +28,23 @@ use crate::config::{self, Http2};
 use crate::http::body::Upload;
 use crate::http::interim::{Asker, Audience};
 
-/// Between two pings on an idle HTTP/2 connection, so that a dead one is
-/// noticed before a request is sent on it.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// A connection on which nothing has come for so long is probed by TCP, so that a
+/// dead one is noticed. Not with HTTP/2's pings: an upstream may take those for
+/// abuse, as gRPC servers do with one in less than five minutes.
+const PROBE_AFTER: Duration = Duration::from_secs(20);
+/// Between two probes.
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+/// So many without an answer, and the connection is closed.
+const PROBES: u32 = 4;
+
+/// Most bytes of one answer over HTTP/2 that wait for a slow caller.
+const STREAM_WINDOW: u32 = 1 << 20;
+
+/// Most bytes that wait on one HTTP/2 connection. Far more than its streams can
+/// hold, so that a slow caller never keeps another's answer from coming. The
+/// library also closes a connection when frames that wait, counted as 256 bytes
+/// at least, take half of it, as many small ones do.
+const CONNECTION_WINDOW: u32 = 1 << 30;
 
 /// Between two looks at whether an HTTP/2 upstream has sent its settings, which
 /// hyper does not tell.
@@ -81,7 +95,9 @@ impl Dialer {
         });
         connector.enforce_http(false);
         connector.set_nodelay(true);
-        connector.set_keepalive(Some(PING_INTERVAL));
+        connector.set_keepalive(Some(PROBE_AFTER));
+        connector.set_keepalive_interval(Some(PROBE_INTERVAL));
+        connector.set_keepalive_retries(Some(PROBES));
         connector.set_connect_timeout(Some(settings.timeouts.connect));
         let scheme = if url.https { "https" } else { "http" };
         let uri = Uri::builder()
@@ -217,9 +233,8 @@ where
         // None until it has said how many it allows.
         .initial_max_send_streams(0)
         .timer(TokioTimer::new())
-        .adaptive_window(true)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .handshake::<_, Upload>(TokioIo::new(stream))
         .await
         .map_err(ConnectError::Http)?;
@@ -237,6 +252,7 @@ where
     let load = Arc::new(Load {
         calls: AtomicUsize::new(0),
         max: AtomicUsize::new(connection.current_max_send_streams()),
+        is_retired: AtomicBool::new(false),
     });
     let streams = Streams::another(&load);
     let driver: Driver = Box::pin(async move {
@@ -247,7 +263,7 @@ where
             polled
         });
         if let Err(error) = driven.await {
-            tracing::debug!(%error, "an upstream connection ended");
+            tracing::debug!(?error, "an upstream connection ended");
         }
     });
     let connection = Connection::new(Protocol::Http2(sender, streams));

@@ -2,6 +2,7 @@
 //! that the fewest are kept busy and the rest age and go.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
@@ -128,11 +129,7 @@ impl Pool {
         });
         kept.resting
             .retain_mut(|connection| self.is_fresh(connection, now));
-        let too_old =
-            |shared: &Shared| shared.sender.is_closed() || now >= shared.opened + self.max_age;
-        if kept.shared.as_ref().is_some_and(too_old) {
-            kept.shared = None;
-        }
+        kept.shared.take_if(|shared| !self.stays(shared, now));
     }
 
     /// Whether a connection is alive, young enough and recently used.
@@ -150,7 +147,12 @@ impl Pool {
         let kept = self.kept();
         kept.shared
             .as_ref()
-            .is_some_and(|shared| !shared.sender.is_closed() && now < shared.opened + self.max_age)
+            .is_some_and(|shared| self.stays(shared, now))
+    }
+
+    fn stays(&self, shared: &Shared, now: Instant) -> bool {
+        let usable = !shared.sender.is_closed() && !shared.load.is_retired.load(Ordering::Relaxed);
+        usable && now < shared.opened + self.max_age
     }
 
     fn share(&self, sender: http2::SendRequest<Upload>, streams: &Streams, opened: Instant) {
@@ -169,9 +171,7 @@ impl Pool {
     }
 
     fn join(&self, shared: &Shared, now: Instant) -> Option<Connection> {
-        let usable = shared.sender.is_ready()
-            && now < shared.opened + self.max_age
-            && !shared.load.is_full();
+        let usable = self.stays(shared, now) && shared.sender.is_ready() && shared.load.has_room();
         usable.then(|| Connection {
             protocol: Protocol::Http2(shared.sender.clone(), Streams::another(&shared.load)),
             opened: shared.opened,

@@ -59,3 +59,4 @@ mod upgrades;
 mod versions;
 /// Connections that are there before a request needs them.
 mod warm;
+mod windows;

@@ -73,7 +73,7 @@ fn none() -> Sent {
     Full::default().boxed()
 }
 
-fn before(address: SocketAddr, version: Version, more: &str) -> Proxy {
+pub(crate) fn before(address: SocketAddr, version: Version, more: &str) -> Proxy {
     let http2 = match version {
         Version::HTTP_2 => "\"prior-knowledge\"",
         _ => "false",
@@ -215,7 +215,7 @@ async fn an_upgrade_gets_an_http_1_1_connection_where_the_upstream_speaks_http_2
 }
 
 /// A request as an HTTP/2 upstream gets it, and where to answer.
-type Call = (
+pub(crate) type Call = (
     Request<h2::RecvStream>,
     h2::server::SendResponse<Bytes>,
     usize,
@@ -223,7 +223,10 @@ type Call = (
 
 /// An HTTP/2 upstream that allows `streams` at once and does with each request
 /// what `script` says; with the number of the request.
-async fn scripted<F>(streams: u32, script: impl Fn(Call) -> F + Send + Sync + 'static) -> SocketAddr
+pub(crate) async fn scripted<F>(
+    streams: u32,
+    script: impl Fn(Call) -> F + Send + Sync + 'static,
+) -> SocketAddr
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -248,7 +251,7 @@ where
     address
 }
 
-fn answer_ok(mut respond: h2::server::SendResponse<Bytes>) {
+pub(crate) fn answer_ok(mut respond: h2::server::SendResponse<Bytes>) {
     respond.send_response(Response::new(()), true).unwrap();
 }
 
