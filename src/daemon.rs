@@ -89,7 +89,6 @@ struct Parts {
     connections: Arc<Connections>,
     client: Arc<config::Client>,
     draining: watch::Receiver<bool>,
-    cut: watch::Receiver<bool>,
     ended: watch::Receiver<bool>,
 }
 
@@ -215,12 +214,14 @@ impl Stages {
         tracing::info!(drain_seconds = drain.as_secs(), "stopping");
         systemd::stopping(drain);
         self.draining.send_replace(true);
+        parts.connections.wake_all();
         tokio::select! {
             () = parts.connections.all_closed() => {}
             () = sleep(drain) => tracing::warn!("the drain time is over"),
             _ = stop.recv() => tracing::warn!("told again to stop: the drain ends"),
         }
         self.cut.send_replace(true);
+        parts.connections.wake_all();
         // Whoever has not taken its answer by then is cut off.
         let _ = timeout(LAST_ANSWERS, parts.connections.all_closed()).await;
         self.ended.send_replace(true);
@@ -278,7 +279,6 @@ impl Parts {
             connections,
             client: Arc::new(client.clone()),
             draining: stages.draining.subscribe(),
-            cut: stages.cut.subscribe(),
             ended: stages.ended.subscribe(),
         }
     }

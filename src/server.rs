@@ -13,7 +13,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU64;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -90,11 +90,10 @@ pub(crate) struct Server {
     /// Replaced by a reload; a request keeps the one it began with.
     pub(crate) proxy: Arc<ArcSwap<Proxy>>,
     pub(crate) settings: Arc<config::Client>,
+    /// To be told of each stage of a stop, see [`Connections::wake_all`].
     pub(crate) connections: Arc<Connections>,
     /// Becomes true when the daemon begins to stop.
     pub(crate) draining: watch::Receiver<bool>,
-    /// Becomes true when the time for that is over.
-    pub(crate) cut: watch::Receiver<bool>,
 }
 
 impl Server {
@@ -167,6 +166,11 @@ impl Server {
     where
         T: AsyncRead + AsyncWrite + Reset + Send + Unpin + 'static,
     {
+        poll_fn(|cx| {
+            seat.activity.belongs_to(cx.waker());
+            Poll::Ready(())
+        })
+        .await;
         if let Some(bytes) = plain::serve(&self, &mut stream, &seat).await {
             // In a box, as most connections never come here.
             Box::pin(self.serve_other(stream, bytes, peer, seat)).await;
@@ -179,15 +183,13 @@ impl Server {
         T: AsyncRead + AsyncWrite + Reset + Send + Unpin + 'static,
     {
         let settings = &*self.settings;
-        let mut draining = self.draining.clone();
         let ending = Arc::<Ending>::default();
         let sniffed = sniff::sniff(&mut stream, bytes);
         let sniffed = tokio::select! {
             biased;
             sniffed = time::timeout(settings.header_timeout, sniffed) => sniffed,
             // It has sent no request yet.
-            () = stopping(&mut draining) => return,
-            () = leaving(&seat.activity) => return,
+            () = self.leaving(&seat.activity) => return,
         };
         let Ok(Ok(sniffed)) = sniffed else { return };
         let activity = &seat.activity;
@@ -319,9 +321,8 @@ impl Server {
     /// place is needed, or it has been idle for too long, shuts it down after the
     /// request it is on.
     ///
-    /// The signals are polled once, which registers this task to be woken; after
-    /// that a look at the flags is enough, and costs a busy connection next to
-    /// nothing.
+    /// This task is woken when there is reason to look at the flags, which costs a
+    /// busy connection next to nothing.
     async fn drive<C>(
         &self,
         activity: &Activity,
@@ -331,20 +332,12 @@ impl Server {
     where
         C: Future<Output = hyper::Result<()>>,
     {
-        let draining = &self.draining;
-        let mut signal = draining.clone();
-        let mut signal = pin!(signal.wait_for(|draining| *draining));
-        let mut dismissed = pin!(activity.dismissed());
         let mut timer = Timer::default();
-        let (mut registered, mut told) = (false, false);
+        let (mut began, mut told) = (false, false);
         poll_fn(move |cx| {
-            if !registered {
-                registered = true;
-                // What they say is read from the flags below.
-                let _: Poll<_> = signal.as_mut().poll(cx);
-                let _: Poll<_> = dismissed.as_mut().poll(cx);
-                activity.inbox.belongs_to(cx.waker());
-                if activity.is_unwanted() || *draining.borrow() {
+            if !began {
+                began = true;
+                if self.is_leaving(activity) {
                     // Accepted just before: a request that has come with it is
                     // taken up first, or it would be thrown away.
                     let polled = connection.as_mut().poll(cx);
@@ -353,7 +346,7 @@ impl Server {
                     }
                 }
             }
-            if !told && (activity.is_unwanted() || *draining.borrow()) {
+            if !told && self.is_leaving(activity) {
                 told = true;
                 shut(connection.as_mut());
             }
@@ -373,19 +366,27 @@ impl Server {
         })
         .await
     }
+
+    /// Whether a connection closes as soon as it is idle.
+    fn is_leaving(&self, activity: &Activity) -> bool {
+        activity.is_unwanted() || *self.draining.borrow()
+    }
+
+    /// Returns when that is so, after one more look at what its caller has sent.
+    async fn leaving(&self, activity: &Activity) {
+        poll_fn(|_| match self.is_leaving(activity) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Returns when the daemon has begun to stop and the runtime has looked once
 /// more: what callers did before then shows first.
 async fn stopping(draining: &mut watch::Receiver<bool>) {
     drop(draining.wait_for(|draining| *draining).await);
-    tokio::task::yield_now().await;
-}
-
-/// Returns when the place of a new connection is needed, after one more look at
-/// what its caller has sent.
-async fn leaving(activity: &Activity) {
-    activity.dismissed().await;
     tokio::task::yield_now().await;
 }
 

@@ -74,7 +74,6 @@ async fn run_core(
         settings: Arc::clone(&parts.client),
         connections: Arc::clone(&parts.connections),
         draining: parts.draining.clone(),
-        cut: parts.cut.clone(),
     };
     let mut servers = JoinSet::new();
     for listener in listeners {

@@ -6,13 +6,12 @@
 //! can be closed when there is no room (`server::connections`).
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::interim::Inbox;
@@ -44,7 +43,8 @@ pub(super) struct Activity {
     whole_server: Mutex<Vec<u64>>,
     some_whole_server: AtomicBool,
     unwanted: AtomicBool,
-    bell: Notify,
+    /// The connection's task.
+    task: OnceLock<Waker>,
     /// Interim answers to its last request.
     pub(super) inbox: Inbox,
 }
@@ -73,7 +73,7 @@ impl Activity {
             whole_server: Mutex::default(),
             some_whole_server: AtomicBool::new(false),
             unwanted: AtomicBool::new(false),
-            bell: Notify::new(),
+            task: OnceLock::new(),
             inbox: Inbox::default(),
         }
     }
@@ -88,7 +88,9 @@ impl Activity {
     /// An interim answer came for request `number`.
     pub(super) fn hear(&self, number: u64, head: &[u8]) {
         let begun = self.begun.load(Ordering::Relaxed);
-        self.inbox.put(number, begun, head);
+        if self.inbox.put(number, begun, head) {
+            self.wake();
+        }
     }
 
     /// The stream keeps something until the request that is under way has ended, and
@@ -161,21 +163,31 @@ impl Activity {
         self.upgraded.load(Ordering::Relaxed)
     }
 
+    /// The task to wake when there is something new; the first counts. To be looked
+    /// for after this, and after each time it is woken: interim answers, whether
+    /// its place is needed, and at which stage of a stop the daemon is.
+    pub(super) fn belongs_to(&self, task: &Waker) {
+        self.task.get_or_init(|| task.clone());
+        // Either the task is seen by who has something new, or that is seen here.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Has the connection's task look.
+    pub(super) fn wake(&self) {
+        fence(Ordering::SeqCst);
+        if let Some(task) = self.task.get() {
+            task.wake_by_ref();
+        }
+    }
+
     /// Its place is needed: it closes as soon as it is idle.
     pub(super) fn dismiss(&self) {
         self.unwanted.store(true, Ordering::Relaxed);
-        self.bell.notify_one();
+        self.wake();
     }
 
     pub(super) fn is_unwanted(&self) -> bool {
         self.unwanted.load(Ordering::Relaxed)
-    }
-
-    /// Returns when its place is needed.
-    pub(super) async fn dismissed(&self) {
-        while !self.is_unwanted() {
-            self.bell.notified().await;
-        }
     }
 }
 
@@ -201,7 +213,7 @@ impl Drop for Underway {
         }
         if activity.kept.load(Ordering::Relaxed) {
             activity.kept.store(false, Ordering::Relaxed);
-            activity.inbox.wake();
+            activity.wake();
         }
     }
 }

@@ -87,6 +87,14 @@ impl Connections {
         let _ = count.wait_for(|count| count.open + count.loops == 0).await;
     }
 
+    /// Has each look at which stage of a stop the daemon is.
+    pub(crate) fn wake_all(&self) {
+        self.seats()
+            .taken
+            .values()
+            .for_each(|activity| activity.wake());
+    }
+
     /// Whether somebody waits for a place and found nobody idle.
     pub(super) fn is_crowded(&self) -> bool {
         self.crowd.load(Ordering::Relaxed) > 0

@@ -15,8 +15,8 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite;
 
@@ -32,8 +32,6 @@ pub(super) struct Inbox {
     full: AtomicBool,
     /// Held for a few lines, when an interim answer comes or goes.
     letters: Mutex<Letters>,
-    /// The connection's task.
-    task: OnceLock<Waker>,
 }
 
 #[derive(Debug, Default)]
@@ -55,34 +53,28 @@ pub(super) struct Gap {
 }
 
 impl Inbox {
-    /// The task to wake when something comes; the first counts.
-    pub(super) fn belongs_to(&self, task: &Waker) {
-        self.task.get_or_init(|| task.clone());
-    }
-
     /// Request `number` has its answer, which is written next.
     pub(super) fn answer(&self, number: u64) {
         self.answered.store(number + 1, Ordering::Release);
     }
 
     /// Takes the head of an interim answer to request `number`, the last of those
-    /// that have `begun`.
-    pub(super) fn put(&self, number: u64, begun: u64, head: &[u8]) {
+    /// that have `begun`; false if it is not to be written.
+    pub(super) fn put(&self, number: u64, begun: u64, head: &[u8]) -> bool {
         let mut letters = self.letters();
         if begun != number + 1 || self.answered.load(Ordering::Acquire) > number {
-            return;
+            return false;
         }
         if letters.request != number {
             letters.request = number;
             letters.heads.clear();
         }
         if letters.heads.len() + head.len() > MOST_BYTES {
-            return;
+            return false;
         }
         letters.heads.extend_from_slice(head);
         self.full.store(true, Ordering::Release);
-        drop(letters);
-        self.wake();
+        true
     }
 
     /// Takes the heads that wait, where nothing else is being written.
@@ -93,13 +85,6 @@ impl Inbox {
         let mut letters = self.letters();
         self.full.store(false, Ordering::Release);
         Some(std::mem::take(&mut letters.heads))
-    }
-
-    /// Has the connection's task look.
-    pub(super) fn wake(&self) {
-        if let Some(task) = self.task.get() {
-            task.wake_by_ref();
-        }
     }
 
     fn letters(&self) -> MutexGuard<'_, Letters> {
@@ -171,6 +156,8 @@ impl Gap {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
     use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 
     use super::*;

@@ -7,7 +7,7 @@
 
 use std::future::{Future, poll_fn};
 use std::num::NonZeroU64;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::http::body::Stall;
 use crate::http::interim::Asker;
 use crate::proxy::{PlainCall, Proxy};
 use crate::scratch::read;
-use crate::timer::{Timer, woken_by};
+use crate::timer::Timer;
 use answer::Answer;
 use next::{Next, take};
 
@@ -61,20 +61,6 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let activity = &seat.activity;
-    let mut draining = server.draining.clone();
-    let mut draining = pin!(draining.wait_for(|draining| *draining));
-    let mut cut = server.cut.clone();
-    let mut cut = pin!(cut.wait_for(|cut| *cut));
-    let mut dismissed = pin!(activity.dismissed());
-    // What they say is read from the flags, here and in the lane.
-    woken_by(draining.as_mut()).await;
-    woken_by(cut.as_mut()).await;
-    woken_by(dismissed.as_mut()).await;
-    poll_fn(|cx| {
-        activity.inbox.belongs_to(cx.waker());
-        Poll::Ready(())
-    })
-    .await;
     let mut caller = Caller {
         server,
         activity,
@@ -153,7 +139,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Caller<'_, T> {
         if let Poll::Ready(next) = next {
             return Poll::Ready(next.unwrap_or(Next::Gone));
         }
-        if is_leaving(self.server, self.activity) {
+        if self.server.is_leaving(self.activity) {
             return Poll::Ready(Next::Over);
         }
         let Some(since) = self.activity.idle_since() else {
@@ -285,11 +271,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Caller<'_, T> {
     }
 }
 
-/// Whether a connection closes as soon as it is idle.
-fn is_leaving(server: &Server, activity: &Activity) -> bool {
-    activity.is_unwanted() || *server.draining.borrow()
-}
-
 /// Has `call` answered.
 async fn answer(
     server: &Server,
@@ -300,6 +281,6 @@ async fn answer(
 ) -> Box<Answer> {
     let head_only = call.head_only();
     let response = proxy.handle_plain(call, timer, asker).await;
-    let closes = is_leaving(server, activity) || response.headers().contains_key(CONNECTION);
+    let closes = server.is_leaving(activity) || response.headers().contains_key(CONNECTION);
     Box::new(Answer::new(response, head_only, closes))
 }

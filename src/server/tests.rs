@@ -61,8 +61,7 @@ fn start() -> (Server, Came, watch::Sender<bool>) {
         proxy: Arc::new(ArcSwap::from_pointee(proxy)),
         settings: Arc::new(config.client),
         connections: Arc::new(Connections::new(1024)),
-        draining: stopping.clone(),
-        cut: stopping,
+        draining: stopping,
     };
     (server, came, stop)
 }
