@@ -162,18 +162,29 @@ impl Server {
 
     /// Serves one connection until it closes: as long as its requests are plain
     /// by itself, then by hyper.
-    async fn serve<T>(self, mut stream: T, peer: Option<IpAddr>, seat: Seat)
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "the future of an async fn would hold all of these twice"
+    )]
+    fn serve<T>(
+        self,
+        mut stream: T,
+        peer: Option<IpAddr>,
+        seat: Seat,
+    ) -> impl Future<Output = ()> + Send
     where
         T: AsyncRead + AsyncWrite + Reset + Send + Unpin + 'static,
     {
-        poll_fn(|cx| {
-            seat.activity.belongs_to(cx.waker());
-            Poll::Ready(())
-        })
-        .await;
-        if let Some(bytes) = plain::serve(&self, &mut stream, &seat).await {
-            // In a box, as most connections never come here.
-            Box::pin(self.serve_other(stream, bytes, peer, seat)).await;
+        async move {
+            poll_fn(|cx| {
+                seat.activity.belongs_to(cx.waker());
+                Poll::Ready(())
+            })
+            .await;
+            if let Some(bytes) = plain::serve(&self, &mut stream, &seat).await {
+                // In a box, as most connections never come here.
+                Box::pin(self.serve_other(stream, bytes, peer, seat)).await;
+            }
         }
     }
 

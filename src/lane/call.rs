@@ -7,7 +7,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 
 use ::http::{Request, Response, request};
 use hyper::body::{Body, Incoming};
@@ -207,22 +207,38 @@ impl Lane {
         Step::End(outcome)
     }
 
-    /// Waits in the line until the worker answers or the time is over.
-    async fn wait(&self, mut ticket: Ticket, deadline: Instant, timer: &mut Timer) -> Reply {
+    /// Waits in the line until the worker answers or the time is over. If its turn
+    /// has come just then, the worker's answer decides, unless that is another turn.
+    fn wait<'a>(
+        &'a self,
+        mut ticket: Ticket,
+        deadline: Instant,
+        timer: &'a mut Timer,
+    ) -> impl Future<Output = Reply> + Send + 'a {
         worker::hire(&self.0);
-        let outcome = tokio::select! {
-            biased;
-            reply = ticket.reply() => return reply,
-            outcome = self.0.shared.too_late(deadline, timer) => outcome,
-        };
-        let unreachable = self.0.shared.unreachable.load(Ordering::Relaxed);
-        ticket
-            .end(match outcome {
+        let mut over = false;
+        // Not an async fn: its future would hold the reply several times over.
+        poll_fn(move |cx| {
+            if let Poll::Ready(reply) = ticket.poll_reply(cx) {
+                return Poll::Ready(reply);
+            }
+            if over {
+                return Poll::Pending;
+            }
+            let outcome = match ready!(self.0.shared.poll_too_late(cx, deadline, timer)) {
                 // What it waited for in the end was a connection.
-                Outcome::Expired if unreachable => Outcome::ConnectFailed,
+                Outcome::Expired if self.0.shared.unreachable.load(Ordering::Relaxed) => {
+                    Outcome::ConnectFailed
+                }
                 other => other,
-            })
-            .await
+            };
+            over = true;
+            match ticket.end(outcome) {
+                true => Poll::Ready(Err(outcome)),
+                // It was asked above: the worker's answer wakes this task.
+                false => Poll::Pending,
+            }
+        })
     }
 
     /// Reads the body as far as it is read before the queue. A request with a
@@ -311,10 +327,19 @@ impl Shared {
         deadline: Instant,
         timer: &mut Timer,
     ) -> impl Future<Output = Outcome> {
-        poll_fn(move |cx| match self.is_cut() {
+        poll_fn(move |cx| self.poll_too_late(cx, deadline, timer))
+    }
+
+    fn poll_too_late(
+        &self,
+        cx: &mut Context<'_>,
+        deadline: Instant,
+        timer: &mut Timer,
+    ) -> Poll<Outcome> {
+        match self.is_cut() {
             true => Poll::Ready(Outcome::Draining),
             false => timer.poll(cx, deadline).map(|()| Outcome::Expired),
-        })
+        }
     }
 }
 

@@ -6,8 +6,11 @@
 //! request's memory, its place and its bytes come back at once, no turn is spent
 //! on a caller that has gone, and what is left in the line is an empty shell.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 
 use tokio::sync::oneshot;
 
@@ -168,25 +171,29 @@ impl Ticket {
     }
 
     /// The worker's answer.
-    pub(super) async fn reply(&mut self) -> Reply {
+    pub(super) fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<Reply> {
         // Without an answer the worker was lost, which its account has counted.
-        let answered = (&mut self.reply).await;
-        answered.map_or(Err(Outcome::UpstreamFailed(Break::Unanswered)), |reply| {
-            *reply
+        let answered = ready!(Pin::new(&mut self.reply).poll(cx));
+        Poll::Ready(match answered {
+            Ok(reply) => *reply,
+            Err(_) => Err(Outcome::UpstreamFailed(Break::Unanswered)),
         })
     }
 
-    /// Takes the call back and ends it as `outcome`. If its turn has come
-    /// meanwhile, the worker's answer decides, unless that is another turn.
-    pub(super) async fn end(mut self, outcome: Outcome) -> Reply {
+    /// Takes the call back and ends it as `outcome`; false if its turn has come. Then
+    /// it gets no other.
+    pub(super) fn end(&self, outcome: Outcome) -> bool {
         let call = {
             let mut cell = self.job.cell();
             cell.over = Some(outcome);
             cell.call.take()
         };
         match call {
-            Some(call) => Err(call.account.end(outcome)),
-            None => self.reply().await,
+            Some(call) => {
+                call.account.end(outcome);
+                true
+            }
+            None => false,
         }
     }
 }

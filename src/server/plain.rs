@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use ::http::Response;
 use ::http::header::CONNECTION;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::yield_now;
@@ -22,7 +23,7 @@ use super::connections::Seat;
 use super::linger::Linger;
 use crate::http::body::Stall;
 use crate::http::interim::Asker;
-use crate::proxy::{PlainCall, Proxy};
+use crate::proxy::AnswerBody;
 use crate::scratch::read;
 use crate::timer::Timer;
 use answer::Answer;
@@ -83,11 +84,11 @@ where
             connection: seat.number,
             request,
         });
+        let head_only = call.head_only();
         let mut timer = std::mem::take(&mut caller.timer);
         // In boxes, so that a caller who waits or rests keeps no room for both.
-        let request = (call, asker);
-        let answered = Box::pin(answer(server, activity, &proxy, request, &mut timer));
-        let mut answer = caller.while_there(answered).await?;
+        let answered = Box::pin(proxy.handle_plain(call, &mut timer, asker));
+        let mut answer = caller.answered(answered, head_only).await?;
         caller.timer = timer;
         activity.inbox.answer(number);
         caller.hear();
@@ -101,32 +102,33 @@ where
         drop(underway);
         caller.patience = server.settings.idle_timeout;
     }
-    caller.close().await;
+    Box::pin(caller.close()).await;
     None
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Caller<'_, T> {
-    /// Waits for a request.
+    /// Waits for a request, if its beginning comes for the rest as well.
     async fn next(&mut self) -> Next {
-        if !self.ahead.is_empty() {
-            let ahead = std::mem::take(&mut self.ahead);
-            let next = take(self.server, &ahead, &mut self.ahead);
-            return self.whole(next).await;
-        }
-        let mut next = poll_fn(|cx| self.poll_next(cx)).await;
-        if matches!(next, Next::Over) {
-            // What the caller did before shows first.
-            yield_now().await;
-            next = poll_fn(|cx| self.poll_next(cx)).await;
-        }
-        self.whole(next).await
-    }
-
-    /// The same with the rest of its request, if that has not come.
-    async fn whole(&mut self, next: Next) -> Next {
-        match next {
+        match self.come().await {
             Next::Part(part) => Box::pin(self.rest_of(part)).await,
             next => next,
+        }
+    }
+
+    /// Waits for something.
+    async fn come(&mut self) -> Next {
+        if !self.ahead.is_empty() {
+            let ahead = std::mem::take(&mut self.ahead);
+            return take(self.server, &ahead, &mut self.ahead);
+        }
+        let mut looked = false;
+        loop {
+            match poll_fn(|cx| self.poll_next(cx)).await {
+                Next::Over if !looked => looked = true,
+                next => return next,
+            }
+            // What the caller did before shows first.
+            yield_now().await;
         }
     }
 
@@ -178,14 +180,20 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Caller<'_, T> {
         .await
     }
 
-    /// What comes of `future`, unless the caller hangs up first.
-    async fn while_there<F: Future + Unpin>(&mut self, mut future: F) -> Option<F::Output> {
-        poll_fn(|cx| match Pin::new(&mut future).poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
+    /// The answer that comes of `future`, unless the caller hangs up first.
+    async fn answered<F>(&mut self, mut future: F, head_only: bool) -> Option<Box<Answer>>
+    where
+        F: Future<Output = Response<AnswerBody>> + Unpin,
+    {
+        let response = poll_fn(|cx| match Pin::new(&mut future).poll(cx) {
+            Poll::Ready(response) => Poll::Ready(Some(response)),
             Poll::Pending if self.has_hung_up(cx) || self.is_deaf(cx) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
-        })
-        .await
+        });
+        let response = response.await?;
+        let leaves = self.server.is_leaving(self.activity);
+        let closes = leaves || response.headers().contains_key(CONNECTION);
+        Some(Box::new(Answer::new(response, head_only, closes)))
     }
 
     /// Takes the interim answers that have come.
@@ -269,18 +277,4 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Caller<'_, T> {
         })
         .await;
     }
-}
-
-/// Has `call` answered.
-async fn answer(
-    server: &Server,
-    activity: &Activity,
-    proxy: &Proxy,
-    (call, asker): (PlainCall, Option<Asker>),
-    timer: &mut Timer,
-) -> Box<Answer> {
-    let head_only = call.head_only();
-    let response = proxy.handle_plain(call, timer, asker).await;
-    let closes = server.is_leaving(activity) || response.headers().contains_key(CONNECTION);
-    Box::new(Answer::new(response, head_only, closes))
 }

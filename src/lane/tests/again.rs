@@ -1,6 +1,8 @@
 //! Requests that need another turn: refused ones, failed ones, and those whose
 //! time is over meanwhile.
 
+use std::future::poll_fn;
+
 use ::http::{Method, Request};
 use bytes::Bytes;
 
@@ -147,12 +149,12 @@ async fn a_call_that_comes_back_after_its_time_is_over_ends_at_once() {
     let mut account = Account::new(&rig.lane.0, Charge::ONE, None);
     account.admit();
     let request = Outgoing::Parsed(Box::new(Request::new(Upload::default())));
-    let (job, ticket) = job::pair(request, account, None);
+    let (job, mut ticket) = job::pair(request, account, None);
     let (request, account, reply) = job.take().unwrap().open();
-    let ended = tokio::spawn(ticket.end(Outcome::Expired));
-    rig.settle().await;
+    assert!(!ticket.end(Outcome::Expired), "its turn has come");
     job.put_back(&rig.shared, (request, account), reply);
+    let ended = poll_fn(|cx| ticket.poll_reply(cx));
     let ended = tokio::time::timeout(MS, ended).await.unwrap();
-    assert!(matches!(ended.unwrap(), Err(Outcome::Expired)));
+    assert!(matches!(ended, Err(Outcome::Expired)));
     assert_eq!((rig.shared.waiting(), rig.ended(Outcome::Expired)), (0, 1));
 }
