@@ -6,6 +6,11 @@
 //! `answer` writes the responses that are ours.
 //! None of it knows queues, limits or sockets.
 
+/// Most frames, in the life of an HTTP/2 connection, for streams that were ended at
+/// this side before the other knew. The library answers each with a reset, and
+/// closes a connection on which more come.
+pub(crate) const LATE_FRAMES: usize = 100_000;
+
 pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod chunked;

@@ -20,18 +20,20 @@ use std::time::Duration;
 
 use ::http::{Request, Response, StatusCode, Version};
 use arc_swap::ArcSwap;
-use hyper::body::Incoming;
+use http_body_util::Either;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use crate::config;
-use crate::http::head;
+use crate::http::body::Stall;
 use crate::http::interim::Asker;
+use crate::http::{LATE_FRAMES, head};
 use crate::listen::Listener;
 use crate::proxy::{AnswerBody, Proxy};
 use crate::timer::Timer;
@@ -40,6 +42,7 @@ pub(crate) use connections::Connections;
 use connections::{Loop, Seat};
 use ending::{Ending, Reset};
 use stream::Stream;
+use unread::Unread;
 
 mod activity;
 mod connections;
@@ -50,6 +53,7 @@ mod linger;
 mod plain;
 mod sniff;
 mod stream;
+mod unread;
 
 /// The pause after an error of `accept`; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -74,13 +78,20 @@ const STREAM_WINDOW: u32 = 64 << 10;
 
 /// Most bytes that wait unread on one HTTP/2 connection: more than its streams can
 /// hold, so that a request that waits for its turn never keeps the body of another
-/// from coming. The library also closes a connection when frames that wait, counted
-/// as 256 bytes at least, take half of it, as many small ones do.
-const CONNECTION_WINDOW: u32 = 4 * MAX_STREAMS * STREAM_WINDOW;
+/// from coming. The library also closes a connection when what small frames lack of
+/// 256 bytes adds up to half of it; if each stream is full of frames of 16 bytes, it
+/// does not.
+const CONNECTION_WINDOW: u32 = 512 << 20;
+
+/// How long an idle HTTP/2 connection that is shut down may take nothing of what is
+/// left, and give no last word.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Between two pings on a caller's HTTP/2 connection.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
+/// The body of an answer, by the version of its request.
+type Sent = Either<Answering<AnswerBody>, Unread<Answering<AnswerBody>>>;
 type Http1<T, S> = http1::UpgradeableConnection<TokioIo<Stream<T>>, S>;
 type Http2<T, S> = http2::Connection<TokioIo<Stream<T>>, S, TokioExecutor>;
 
@@ -195,7 +206,7 @@ impl Server {
     {
         let settings = &*self.settings;
         let ending = Arc::<Ending>::default();
-        let sniffed = sniff::sniff(&mut stream, bytes);
+        let sniffed = sniff::sniff(&mut stream, bytes, seat.activity.ended() == 0);
         let sniffed = tokio::select! {
             biased;
             sniffed = time::timeout(settings.header_timeout, sniffed) => sniffed,
@@ -209,12 +220,13 @@ impl Server {
         let result = match stream.is_raw() {
             false => {
                 let shut = http1::UpgradeableConnection::graceful_shutdown;
-                self.drive(activity, self.http1(stream, service), shut)
+                self.drive(activity, self.http1(stream, service), shut, None)
                     .await
             }
             true => {
                 let shut = http2::Connection::graceful_shutdown;
-                self.drive(activity, self.http2(stream, service), shut)
+                let farewell = Some(FAREWELL);
+                self.drive(activity, self.http2(stream, service), shut, farewell)
                     .await
             }
         };
@@ -239,13 +251,14 @@ impl Server {
         peer: Option<IpAddr>,
     ) -> impl Service<
         Request<Incoming>,
-        Response = Response<Answering<AnswerBody>>,
+        Response = Response<Sent>,
         Error = Infallible,
         Future: Send + 'static,
     > + use<> {
         let (proxy, activity) = (Arc::clone(&self.proxy), Arc::clone(&seat.activity));
         let connection = seat.number;
         let ending = Arc::clone(ending);
+        let stall = self.settings.stall_timeout;
         service_fn(move |mut request: Request<Incoming>| {
             let proxy = proxy.load_full();
             let (number, underway) = activity.begin();
@@ -264,6 +277,7 @@ impl Server {
                     connection,
                     request,
                 });
+                let uploads = version == Version::HTTP_2 && !request.body().is_end_stream();
                 let mut response = match refusal {
                     Some(fault) => proxy.refuse_unread(fault),
                     None => proxy.handle(request, peer, asker).await,
@@ -273,7 +287,22 @@ impl Server {
                     activity.upgrade();
                 }
                 ending.note(version, &mut response);
-                Ok(response.map(|body| underway.until(body)))
+                let (is_early, end) = match response.body() {
+                    Either::Left(passage) => (passage.is_early(), passage.end()),
+                    Either::Right(_) => (true, None),
+                };
+                if uploads && is_early {
+                    activity.refuse_upload();
+                }
+                Ok(response.map(|body| match (underway.until(body), version) {
+                    (body, Version::HTTP_2) => {
+                        Either::Right(Unread::new(body, &activity, stall, end))
+                    }
+                    (body, _) => {
+                        activity.ends(end);
+                        Either::Left(body)
+                    }
+                }))
             }
         })
     }
@@ -283,11 +312,7 @@ impl Server {
     fn http1<T, S>(&self, stream: Stream<T>, service: S) -> Pin<Box<Http1<T, S>>>
     where
         T: AsyncRead + AsyncWrite + Reset + Send + Unpin + 'static,
-        S: Service<
-                Request<Incoming>,
-                Response = Response<Answering<AnswerBody>>,
-                Error = Infallible,
-            >,
+        S: Service<Request<Incoming>, Response = Response<Sent>, Error = Infallible>,
         S::Future: Send + 'static,
     {
         let settings = &self.settings;
@@ -309,11 +334,7 @@ impl Server {
     fn http2<T, S>(&self, stream: Stream<T>, service: S) -> Pin<Box<Http2<T, S>>>
     where
         T: AsyncRead + AsyncWrite + Reset + Send + Unpin + 'static,
-        S: Service<
-                Request<Incoming>,
-                Response = Response<Answering<AnswerBody>>,
-                Error = Infallible,
-            >,
+        S: Service<Request<Incoming>, Response = Response<Sent>, Error = Infallible>,
         S::Future: Send + 'static,
     {
         let max_list = self.settings.max_header_bytes.min(MAX_HEADER_LIST);
@@ -323,6 +344,7 @@ impl Server {
             .max_concurrent_streams(MAX_STREAMS)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_local_error_reset_streams(LATE_FRAMES)
             .max_header_list_size(u32::try_from(max_list).unwrap_or(u32::MAX))
             .keep_alive_interval(PING_INTERVAL);
         Box::pin(builder.serve_connection(TokioIo::new(stream), service))
@@ -330,7 +352,9 @@ impl Server {
 
     /// Drives `connection`. Once the daemon begins to stop, or the connection's
     /// place is needed, or it has been idle for too long, shuts it down after the
-    /// request it is on.
+    /// request it is on. Then it waits for the caller's last word, over HTTP/2 for
+    /// an answer to a ping, and with `farewell` only as long as something is written
+    /// in each such span, at most for `client.stall_timeout`.
     ///
     /// This task is woken when there is reason to look at the flags, which costs a
     /// busy connection next to nothing.
@@ -339,12 +363,14 @@ impl Server {
         activity: &Activity,
         mut connection: Pin<Box<C>>,
         shut: impl Fn(Pin<&mut C>),
+        farewell: Option<Duration>,
     ) -> hyper::Result<()>
     where
         C: Future<Output = hyper::Result<()>>,
     {
         let mut timer = Timer::default();
         let (mut began, mut told) = (false, false);
+        let (mut last_word, mut written) = (None, 0);
         poll_fn(move |cx| {
             if !began {
                 began = true;
@@ -357,23 +383,39 @@ impl Server {
                     }
                 }
             }
-            if !told && self.is_leaving(activity) {
+            // A head that has begun to come is not thrown away.
+            if !told && self.is_leaving(activity) && !activity.is_coming() {
                 told = true;
                 shut(connection.as_mut());
             }
             let polled = connection.as_mut().poll(cx);
-            if polled.is_ready() || told {
+            if polled.is_ready() {
                 return polled;
             }
             let Some(since) = activity.idle_since() else {
+                last_word = None;
                 return Poll::Pending;
             };
-            if !self.connections.is_crowded() {
-                ready!(timer.poll(cx, since + self.settings.idle_timeout));
+            if !told {
+                if !self.connections.is_crowded() {
+                    ready!(timer.poll(cx, since + self.settings.idle_timeout));
+                }
+                told = true;
+                shut(connection.as_mut());
+                let polled = connection.as_mut().poll(cx);
+                if polled.is_ready() {
+                    return polled;
+                }
             }
-            told = true;
-            shut(connection.as_mut());
-            connection.as_mut().poll(cx)
+            let Some(farewell) = farewell else {
+                return Poll::Pending;
+            };
+            let last_word = last_word.get_or_insert_with(|| {
+                let end = Instant::now() + self.settings.stall_timeout;
+                Stall::new(farewell).until(Some(end))
+            });
+            ready!(last_word.poll_unless_moved(cx, activity.written(), &mut written));
+            Poll::Ready(Ok(()))
         })
         .await
     }

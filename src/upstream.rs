@@ -7,8 +7,8 @@
 //! What happens when, and why, is the lane's business.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use crate::http::body::{Progress, Upload};
 use crate::http::interim::Asker;
 use crate::http::plain::request::{Plain, is_repeatable};
+use crate::http::response;
 #[cfg(test)]
 pub(crate) use connect::fake;
 pub(crate) use connect::{ConnectError, Dialer, Driver};
@@ -113,9 +114,36 @@ struct Load {
     max: AtomicUsize,
     /// Whether no more calls are to join.
     is_retired: AtomicBool,
+    opened: Instant,
+    /// When the last call ended, in nanoseconds after `opened`.
+    unused_since: AtomicU64,
+    /// The task that drives the connection.
+    driver: OnceLock<Waker>,
 }
 
 impl Load {
+    fn new(max: usize) -> Self {
+        Self {
+            calls: AtomicUsize::new(0),
+            max: AtomicUsize::new(max),
+            is_retired: AtomicBool::new(false),
+            opened: Instant::now(),
+            unused_since: AtomicU64::new(0),
+            driver: OnceLock::new(),
+        }
+    }
+
+    fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::SeqCst)
+    }
+
+    /// Since when there has been no call, if there is none.
+    fn unused_since(&self) -> Option<Instant> {
+        let nanos = self.unused_since.load(Ordering::Relaxed);
+        let unused = self.calls.load(Ordering::SeqCst) == 0;
+        unused.then(|| self.opened + Duration::from_nanos(nanos))
+    }
+
     fn has_room(&self) -> bool {
         let max = self.max.load(Ordering::Relaxed).min(MAX_STREAMS);
         self.calls.load(Ordering::Relaxed) < max
@@ -131,7 +159,16 @@ impl Streams {
 
 impl Drop for Streams {
     fn drop(&mut self) {
-        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+        let load = &*self.0;
+        let nanos = load.opened.elapsed().as_nanos();
+        let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
+        load.unused_since.store(nanos, Ordering::Relaxed);
+        if load.calls.fetch_sub(1, Ordering::SeqCst) == 1
+            && load.is_retired()
+            && let Some(driver) = load.driver.get()
+        {
+            driver.wake_by_ref();
+        }
     }
 }
 
@@ -249,11 +286,13 @@ impl Connection {
                 let sent = sender.try_send_request(*request);
                 self.protocol = Protocol::Http2(sender, streams);
                 Box::pin(async move {
-                    let response = sent.await.map_err(|mut failed| {
+                    let mut response = sent.await.map_err(|mut failed| {
                         let unsent = failed.take_message();
                         Box::new(SendError::broken(unsent, failed.into_error(), false, false))
                     })?;
-                    Ok(response.map(Inbound::Hyper))
+                    response::check(&mut response)
+                        .map_err(|flaw| Box::new(SendError::refused(flaw)))?;
+                    Ok(response.map(|body| Inbound::Hyper(body, Version::HTTP_2)))
                 })
             }
             away @ (Protocol::Lent(_) | Protocol::Away) => {
@@ -310,9 +349,7 @@ impl Connection {
             Protocol::Http1(line) => line.is_closed(waker),
             Protocol::Lent(_) => false,
             Protocol::Away => true,
-            Protocol::Http2(sender, streams) => {
-                sender.is_closed() || streams.0.is_retired.load(Ordering::Relaxed)
-            }
+            Protocol::Http2(sender, streams) => sender.is_closed() || streams.0.is_retired(),
         }
     }
 
@@ -338,11 +375,12 @@ impl Connection {
         matches!(self.protocol, Protocol::Http2(..))
     }
 
-    /// A call on it has got no answer in time, and it may be dead: those that share
-    /// it stay, no others join.
+    /// Where others share it, those stay, no more join, and it closes when they have
+    /// ended: a call has got no answer in time, and it may be dead; or the rest of an
+    /// upload is not wanted, which hyper would go on to send.
     pub(crate) fn retire(&self) {
         if let Protocol::Http2(_, streams) = &self.protocol {
-            streams.0.is_retired.store(true, Ordering::Relaxed);
+            streams.0.is_retired.store(true, Ordering::SeqCst);
         }
     }
 
@@ -353,8 +391,9 @@ impl Connection {
         }
     }
 
-    /// Closes it at once where it is HTTP/1.1, whatever is being sent.
+    /// Closes it at once, whatever is being sent, or [retires](Self::retire) it.
     pub(crate) fn cut(self) {
+        self.retire();
         if let Protocol::Lent(loan) = self.protocol {
             loan.leave(Leave::Cut);
         }

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use ::http::Version;
 use ::http::header::{HeaderMap, HeaderName, HeaderValue};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -36,6 +37,8 @@ pub(crate) struct Bounds {
     pub(crate) max: u64,
     /// The longest time between two pieces.
     pub(crate) stall: Duration,
+    /// The version of its request.
+    pub(crate) version: Version,
 }
 
 /// A request body: what has been read of it, and what is still to come.
@@ -54,6 +57,8 @@ pub(crate) enum UploadError {
     TooLarge,
     /// The caller's connection broke.
     Broken(hyper::Error),
+    /// The caller broke it off, and named no error.
+    Reset,
     /// The caller sent nothing for too long.
     Stalled,
 }
@@ -91,6 +96,7 @@ impl Progress {
 #[derive(Debug)]
 struct Rest {
     incoming: Incoming,
+    version: Version,
     left: u64,
     stall: Stall,
     progress: Arc<Progress>,
@@ -112,6 +118,7 @@ impl Upload {
         }
         let mut rest = Rest {
             incoming,
+            version: bounds.version,
             left: bounds.max,
             stall: Stall::new(bounds.stall),
             progress: Arc::default(),
@@ -259,6 +266,9 @@ impl Rest {
         };
         self.stall.moved();
         self.progress.up.fetch_add(1, Ordering::Relaxed);
+        if frame.is_none() && is_reset(&self.incoming, self.version) {
+            return Poll::Ready(Some(Err(UploadError::Reset)));
+        }
         if frame.is_none() || self.incoming.is_end_stream() {
             self.progress.sent.store(true, Ordering::Relaxed);
         }
@@ -276,6 +286,13 @@ impl Rest {
             }
         }))
     }
+}
+
+/// Whether a body that gives no more has not come to its end. hyper tells of an
+/// HTTP/2 stream that was reset with NO_ERROR as if that were its end, which only
+/// END_STREAM is (RFC 9113, section 8.1).
+pub(crate) fn is_reset(body: &Incoming, version: Version) -> bool {
+    version == Version::HTTP_2 && !body.is_end_stream()
 }
 
 /// Rings when nothing has moved for a while. Costs nothing until something has
@@ -303,6 +320,24 @@ impl Stall {
     pub(crate) fn until(mut self, end: Option<Instant>) -> Self {
         self.end = end;
         self
+    }
+
+    /// The same from now on.
+    pub(crate) fn ends(&mut self, end: Option<Instant>) {
+        if self.end != end {
+            self.end = end;
+            self.waiting = false;
+        }
+    }
+
+    /// When it rings at the latest.
+    pub(crate) fn end(&self) -> Option<Instant> {
+        self.end
+    }
+
+    /// Whether that time has come.
+    pub(crate) fn is_over(&self) -> bool {
+        self.end.is_some_and(|end| end <= Instant::now())
     }
 
     /// Something moved.
@@ -352,6 +387,7 @@ impl fmt::Display for UploadError {
         f.write_str(match self {
             Self::TooLarge => "the request body is longer than allowed",
             Self::Broken(_) => "the caller's connection broke",
+            Self::Reset => "the caller reset its request",
             Self::Stalled => "the caller sent nothing for too long",
         })
     }
@@ -361,7 +397,7 @@ impl Error for UploadError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Broken(error) => Some(error),
-            Self::TooLarge | Self::Stalled => None,
+            Self::TooLarge | Self::Reset | Self::Stalled => None,
         }
     }
 }

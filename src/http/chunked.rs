@@ -52,6 +52,8 @@ pub(crate) struct Piece {
 #[derive(Debug, Default)]
 pub(crate) struct Chunks {
     state: State,
+    /// Whether what can only be misread by others is let pass.
+    lenient: bool,
     /// Digits of the size so far, and what they say.
     digits: u8,
     size: u64,
@@ -95,6 +97,16 @@ enum State {
 }
 
 impl Chunks {
+    /// Of a response, which nobody reads after us in these chunks: space after a
+    /// size, extensions of whatever form, and trailer fields that are not to be
+    /// believed are passed by, as by hyper and curl.
+    pub(crate) fn lenient() -> Self {
+        Self {
+            lenient: true,
+            ..Self::default()
+        }
+    }
+
     /// Reads on in `bytes`: how many belong to the body, and whether it ends
     /// there.
     ///
@@ -203,6 +215,9 @@ impl Chunks {
     fn extension(&self, byte: u8) -> Result<State, Fault> {
         let space = matches!(byte, b' ' | b'\t');
         Ok(match (self.state, byte) {
+            (_, b'\r') if self.lenient => State::SizeLf,
+            (State::Space, b';') if self.lenient => State::Extension,
+            (State::Extension, _) if self.lenient && is_text(byte) => State::Extension,
             (State::Space | State::Extension | State::NameSpace | State::Value, _) if space => {
                 self.state
             }
@@ -241,7 +256,11 @@ impl Chunks {
     /// Trailer fields, by the rules of header fields.
     fn trailer(&mut self, byte: u8, bounds: &Bounds) -> Result<State, Fault> {
         self.trailers += 1;
-        if self.trailers > MAX_TRAILERS.min(bounds.bytes) {
+        let most = match self.lenient {
+            true => bounds.bytes,
+            false => MAX_TRAILERS.min(bounds.bytes),
+        };
+        if self.trailers > most {
             return Err(Fault::HeadTooLarge);
         }
         match (self.state, byte) {
@@ -259,7 +278,7 @@ impl Chunks {
                 self.remember(byte);
                 Ok(State::TrailerName)
             }
-            (State::TrailerName, b':') if self.is_forbidden() => Err(Fault::Chunk),
+            (State::TrailerName, b':') if !self.lenient && self.is_forbidden() => Err(Fault::Chunk),
             (State::TrailerName, b':') => Ok(State::TrailerValue),
             (State::TrailerValue, b'\r') => Ok(State::TrailerLf),
             (State::TrailerValue, _) if is_text(byte) => Ok(State::TrailerValue),

@@ -31,6 +31,7 @@ impl Lane {
             buffer: settings.buffer_body,
             max: settings.max_body,
             stall: shared.caller_stall,
+            version: head.version,
         };
         drop(settings);
         let announced = body.size_hint();
@@ -56,7 +57,7 @@ impl Lane {
         let upload = tokio::select! {
             upload = Upload::read(body, bounds) => upload.map_err(|error| match error {
                 UploadError::TooLarge => Outcome::TooLarge,
-                UploadError::Broken(_) | UploadError::Stalled => {
+                UploadError::Broken(_) | UploadError::Reset | UploadError::Stalled => {
                     error.fault().map_or(Outcome::Abandoned, Outcome::BadRequest)
                 }
             })?,

@@ -137,15 +137,15 @@ impl Gate {
         backlog.start(core, [Instant::now(); 3]).ok()
     }
 
-    /// Takes all jobs that are `due`, without a turn. `None` while a worker with
-    /// a connection is here.
+    /// Takes all jobs that are `due`, without a turn, for want of a connection. `None`
+    /// while a worker with one is here.
     pub(super) fn take_without_turn(
         &self,
-        shared: &Shared,
+        core: &Core,
         due: impl Fn(&Call) -> bool,
     ) -> Option<Vec<Call>> {
         let mut backlog: MutexGuard<'_, Backlog> = self.backlog.try_lock().ok()?;
-        self.gather(&mut backlog, shared);
+        self.gather(&mut backlog, &core.shared);
         let mut taken = Vec::new();
         let mut kept = Lines::default();
         backlog.lines.unpark_all();
@@ -156,6 +156,12 @@ impl Gate {
             }
         }
         backlog.lines = kept;
+        if let Some(first) = taken.iter().map(|call| call.account.arrived()).min() {
+            let now = Instant::now();
+            let time = now - backlog.last_start.max(first);
+            core.cells.held(Holder::Connection, time);
+            backlog.last_start = now;
+        }
         Some(taken)
     }
 

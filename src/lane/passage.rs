@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
 
 use super::beginning::{Beginning, Piece};
 use super::lease::Flight;
@@ -96,6 +97,11 @@ impl Passage {
         self.early
     }
 
+    /// When it is cut off, whatever moves.
+    pub(crate) fn end(&self) -> Option<Instant> {
+        self.stall.end()
+    }
+
     /// See [`Inbound::ready`].
     pub(crate) fn take_ready(&mut self) -> Option<Ready> {
         self.incoming.take_ready()
@@ -172,7 +178,12 @@ impl Body for Passage {
                 Piece::Rest => self.begin = None,
             }
         }
-        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+            // However much there still is.
+            Poll::Ready(_) if self.stall.is_over() => Poll::Pending,
+            frame => frame,
+        };
+        let Poll::Ready(frame) = frame else {
             ready!(self.poll_stall(cx));
             self.abort();
             return Poll::Ready(Some(Err(PassageError::Stalled)));

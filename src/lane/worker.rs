@@ -59,6 +59,8 @@ async fn run(core: Arc<Core>, mut slot: Slot, standing: Standing) {
     let mut cut = pin!(core.shared.cut());
     woken_by(cut.as_mut()).await;
     let mut pause = FIRST_PAUSE;
+    // Since when it has been getting ready, in several tries perhaps.
+    let mut since = Instant::now();
     loop {
         let began = Instant::now();
         let link = core.link.load_full();
@@ -74,7 +76,7 @@ async fn run(core: Arc<Core>, mut slot: Slot, standing: Standing) {
             },
         };
         let mut lease = Lease::new(&core, link, connection, slot);
-        match core.shared.gate.pass(&core, &mut lease, began).await {
+        match core.shared.gate.pass(&core, &mut lease, since).await {
             Pass::Turn(job, call, turn) => {
                 drop(standing);
                 hire(&core);
@@ -85,7 +87,10 @@ async fn run(core: Arc<Core>, mut slot: Slot, standing: Standing) {
                 lease.finish();
                 break;
             }
-            Pass::Stale => slot = lease.close(),
+            Pass::Stale => {
+                slot = lease.close();
+                since = Instant::now();
+            }
         }
     }
     // In this order: a job that came while this worker still stood here was
@@ -188,7 +193,7 @@ fn outage(
         let arrived = call.account.arrived();
         arrived < began && arrived.max(since) + hold <= now
     };
-    let ended = shared.gate.take_without_turn(shared, due)?;
+    let ended = shared.gate.take_without_turn(core, due)?;
     if !ended.is_empty() || began == since {
         let causes: Vec<String> = successors(error.source(), |&cause| cause.source())
             .map(ToString::to_string)

@@ -9,13 +9,19 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::interim::Inbox;
+#[cfg(doc)]
+use crate::http::LATE_FRAMES;
 use crate::outcome::Fault;
+
+/// Most uploads over one HTTP/2 connection that are answered before their end.
+const MOST_REFUSED: u64 = 1000;
 
 /// Not idle.
 const BUSY: u64 = u64::MAX;
@@ -35,6 +41,11 @@ pub(super) struct Activity {
     kept: AtomicBool,
     /// Whether the last response was `101`.
     upgraded: AtomicBool,
+    /// Writes of what speaks HTTP/2.
+    written: AtomicU64,
+    refused_uploads: AtomicU64,
+    /// When the answer that is written is cut off, in nanoseconds after `opened`.
+    end: AtomicU64,
     /// The number of the request that is refused as it stands, counted from 0,
     /// and why.
     refusal: OnceLock<(u64, Fault)>,
@@ -55,8 +66,10 @@ pub(super) struct Underway(Arc<Activity>);
 
 /// A response body whose request is under way until it is dropped.
 #[derive(Debug)]
-pub(super) struct Answering<B> {
+pub(super) struct Answering<B: Body> {
     body: B,
+    /// How it broke, until that is told.
+    broken: Option<B::Error>,
     _underway: Underway,
 }
 
@@ -69,6 +82,9 @@ impl Activity {
             idle_since: AtomicU64::new(0),
             kept: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
+            written: AtomicU64::new(0),
+            refused_uploads: AtomicU64::new(0),
+            end: AtomicU64::new(u64::MAX),
             refusal: OnceLock::new(),
             whole_server: Mutex::default(),
             some_whole_server: AtomicBool::new(false),
@@ -104,6 +120,35 @@ impl Activity {
         self.idle_since.store(BUSY, Ordering::Relaxed);
     }
 
+    /// The answer that is written next is cut off at `end`, whatever moves.
+    pub(super) fn ends(&self, end: Option<Instant>) {
+        let nanos = end.and_then(|end| u64::try_from((end - self.opened).as_nanos()).ok());
+        self.end.store(nanos.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// When it is.
+    pub(super) fn end(&self) -> Option<Instant> {
+        match self.end.load(Ordering::Relaxed) {
+            u64::MAX => None,
+            nanos => Some(self.opened + Duration::from_nanos(nanos)),
+        }
+    }
+
+    /// Whether a head has begun to come, while no request is under way.
+    pub(super) fn is_coming(&self) -> bool {
+        let begun = self.begun.load(Ordering::Relaxed);
+        self.idle_since().is_none() && self.ended() == begun
+    }
+
+    /// An upload over HTTP/2 was answered before its end. What still comes of it
+    /// counts towards [`LATE_FRAMES`], so after many the caller is sent away in good
+    /// order.
+    pub(super) fn refuse_upload(&self) {
+        if self.refused_uploads.fetch_add(1, Ordering::Relaxed) == MOST_REFUSED {
+            self.dismiss();
+        }
+    }
+
     /// Requests that were answered or given up.
     pub(super) fn ended(&self) -> u64 {
         self.ended.load(Ordering::Relaxed)
@@ -113,7 +158,7 @@ impl Activity {
     pub(super) fn idle_since(&self) -> Option<Instant> {
         match self.idle_since.load(Ordering::Relaxed) {
             BUSY => None,
-            nanos => Some(self.opened + std::time::Duration::from_nanos(nanos)),
+            nanos => Some(self.opened + Duration::from_nanos(nanos)),
         }
     }
 
@@ -163,6 +208,11 @@ impl Activity {
         self.upgraded.load(Ordering::Relaxed)
     }
 
+    /// How often something was written, where HTTP/2 is spoken.
+    pub(super) fn written(&self) -> &AtomicU64 {
+        &self.written
+    }
+
     /// The task to wake when there is something new; the first counts. To be looked
     /// for after this, and after each time it is woken: interim answers, whether
     /// its place is needed, and at which stage of a stop the daemon is.
@@ -193,9 +243,10 @@ impl Activity {
 
 impl Underway {
     /// The request is under way until `body` is dropped.
-    pub(super) fn until<B>(self, body: B) -> Answering<B> {
+    pub(super) fn until<B: Body>(self, body: B) -> Answering<B> {
         Answering {
             body,
+            broken: None,
             _underway: self,
         }
     }
@@ -220,7 +271,7 @@ impl Drop for Underway {
 
 impl<B> Body for Answering<B>
 where
-    B: Body<Data = Bytes> + Unpin,
+    B: Body<Data = Bytes, Error: Unpin> + Unpin,
 {
     type Data = Bytes;
     type Error = B::Error;
@@ -229,7 +280,19 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(Some(Err(error))) => {
+                // With an error hyper throws away what it has not written, the head
+                // perhaps; what it is told to wait for it writes first.
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            frame => frame,
+        }
     }
 
     fn is_end_stream(&self) -> bool {

@@ -95,6 +95,7 @@ where
         if !caller.interim.is_empty() {
             answer.bytes.splice(..0, caller.interim.drain(..));
         }
+        caller.stall.ends(answer.end);
         poll_fn(|cx| caller.poll_respond(cx, &mut answer)).await?;
         if answer.closes {
             break;

@@ -14,11 +14,12 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 #[derive(Debug)]
 pub(super) struct Sniffed {
     bytes: Vec<u8>,
+    is_first: bool,
 }
 
 impl Sniffed {
     pub(super) fn is_http2(&self) -> bool {
-        self.bytes.starts_with(PREFACE)
+        self.is_first && self.bytes.starts_with(PREFACE)
     }
 
     /// What was read.
@@ -27,21 +28,26 @@ impl Sniffed {
     }
 }
 
-/// Reads on after `bytes` until it is clear what `stream` speaks.
+/// Reads on after `bytes` until it is clear what `stream` speaks: HTTP/1 if these
+/// are not the first.
 ///
 /// # Errors
 ///
 /// The stream broke or ended first.
-pub(super) async fn sniff<T>(stream: &mut T, mut bytes: Vec<u8>) -> io::Result<Sniffed>
+pub(super) async fn sniff<T>(
+    stream: &mut T,
+    mut bytes: Vec<u8>,
+    is_first: bool,
+) -> io::Result<Sniffed>
 where
     T: AsyncRead + Unpin,
 {
-    while bytes.len() < PREFACE.len() && PREFACE.starts_with(&bytes) {
+    while is_first && bytes.len() < PREFACE.len() && PREFACE.starts_with(&bytes) {
         if stream.read_buf(&mut bytes).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
-    Ok(Sniffed { bytes })
+    Ok(Sniffed { bytes, is_first })
 }
 
 #[cfg(test)]
@@ -59,7 +65,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         });
-        let sniffed = sniff(&mut stream, Vec::new()).await.unwrap();
+        let sniffed = sniff(&mut stream, Vec::new(), true).await.unwrap();
         writer.await.unwrap();
         let is_http2 = sniffed.is_http2();
         let mut all = sniffed.into_bytes();

@@ -193,3 +193,36 @@ fn fuzz_from_the_caller_to_the_upstream() {
     // Or it would prove nothing.
     assert!(2 * reached > inputs, "{reached} of {inputs}");
 }
+
+/// What a caller of HTTP/2 says first: that, and that it has no settings.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// How long a caller of HTTP/2 is served that sends `more` than its preface and
+/// never answers a ping; its place is needed `at` a time, if at all.
+async fn served(more: &[u8], at: Option<Duration>) -> Duration {
+    let (server, _came, _stop) = start();
+    let (mut caller, stream) = tokio::io::duplex(64 * 1024);
+    let seat = server.connections.seat().await;
+    let activity = Arc::clone(&seat.activity);
+    let began = Instant::now();
+    tokio::spawn(server.serve(stream, None, seat));
+    caller.write_all(&[PREFACE, more].concat()).await.unwrap();
+    if let Some(at) = at {
+        time::sleep(at).await;
+        activity.dismiss();
+    }
+    caller.read_to_end(&mut Vec::new()).await.unwrap();
+    began.elapsed()
+}
+
+/// RFC 9113, section 6.8: a shutdown waits for the caller's answer to a ping.
+#[tokio::test(start_paused = true)]
+async fn a_caller_of_http_2_that_says_no_last_word_is_cut_off() {
+    let half_a_head = b"\0\0\x20\x01\x04\0\0\0\x01\x82";
+    for more in [&b""[..], half_a_head] {
+        // `idle_timeout`, then the farewell or `stall_timeout`, what is shorter.
+        let second = Duration::from_secs(1);
+        assert_eq!(served(more, None).await.as_secs(), 2);
+        assert!(served(more, Some(second / 2)).await < second * 2);
+    }
+}

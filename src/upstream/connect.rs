@@ -5,26 +5,29 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ::http::Uri;
 use ::http::header::HeaderValue;
 use hyper::client::conn::http2;
+use hyper::rt::Executor;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::{GaiAddrs, GaiResolver, Name};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 use tower_service::Service;
 
 use super::interim::Tap;
-use super::plain::{Duplex, Line};
+use super::plain::{Duplex, LONGEST_HEAD, Line};
 use super::{Connection, Load, Origin, Protocol, Streams, tls};
 use crate::config::{self, Http2};
+use crate::http::LATE_FRAMES;
 use crate::http::body::Upload;
 use crate::http::interim::{Asker, Audience};
 
@@ -38,13 +41,19 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 const PROBES: u32 = 4;
 
 /// Most bytes of one answer over HTTP/2 that wait for a slow caller.
-const STREAM_WINDOW: u32 = 1 << 20;
+const STREAM_WINDOW: u32 = 512 << 10;
 
-/// Most bytes that wait on one HTTP/2 connection. Far more than its streams can
-/// hold, so that a slow caller never keeps another's answer from coming. The
-/// library also closes a connection when frames that wait, counted as 256 bytes
-/// at least, take half of it, as many small ones do.
-const CONNECTION_WINDOW: u32 = 1 << 30;
+/// Most bytes that wait on one HTTP/2 connection: as many as can be said, far more
+/// than its streams can hold, so that a slow caller never keeps another's answer
+/// from coming. The library also closes a connection when what small frames lack of
+/// 256 bytes adds up to half of it; if each stream is full of frames of 16 bytes, it
+/// does not.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+
+/// Calls that were given up and are remembered for [`REMEMBERED`], so that what
+/// still comes for them is passed over.
+const MOST_REMEMBERED: usize = 1 << 10;
+const REMEMBERED: Duration = Duration::from_secs(10);
 
 /// Between two looks at whether an HTTP/2 upstream has sent its settings, which
 /// hyper does not tell.
@@ -229,12 +238,17 @@ async fn http2<T>(stream: T, bound: Duration) -> Result<(Connection, Option<Driv
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
+    let tasks = Tasks::default();
+    let (sender, mut connection) = http2::Builder::new(tasks.clone())
         // None until it has said how many it allows.
         .initial_max_send_streams(0)
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(LONGEST_HEAD as u32)
+        .max_concurrent_reset_streams(MOST_REMEMBERED)
+        .reset_stream_duration(REMEMBERED)
+        .max_local_error_reset_streams(LATE_FRAMES)
         .handshake::<_, Upload>(TokioIo::new(stream))
         .await
         .map_err(ConnectError::Http)?;
@@ -249,17 +263,18 @@ where
     };
     let settings = timeout(bound, settings).await;
     settings.map_err(|_elapsed| ConnectError::TimedOut("HTTP/2 handshake"))??;
-    let load = Arc::new(Load {
-        calls: AtomicUsize::new(0),
-        max: AtomicUsize::new(connection.current_max_send_streams()),
-        is_retired: AtomicBool::new(false),
-    });
+    let load = Arc::new(Load::new(connection.current_max_send_streams()));
     let streams = Streams::another(&load);
     let driver: Driver = Box::pin(async move {
         let driven = poll_fn(|cx| {
+            load.driver.get_or_init(|| cx.waker().clone());
             let polled = pin!(&mut connection).poll(cx);
             let max = connection.current_max_send_streams();
             load.max.store(max, Ordering::Relaxed);
+            if load.is_retired() && load.unused_since().is_some() {
+                tasks.abort_connection();
+                return Poll::Ready(Ok(()));
+            }
             polled
         });
         if let Err(error) = driven.await {
@@ -277,6 +292,29 @@ impl Connection {
             opened: Instant::now(),
             used: None,
         }
+    }
+}
+
+/// Runs hyper's tasks for one HTTP/2 connection. The first is the connection itself,
+/// which hyper lets go on as long as anything is left to send on it.
+#[derive(Debug, Clone, Default)]
+struct Tasks(Arc<OnceLock<AbortHandle>>);
+
+impl Tasks {
+    fn abort_connection(&self) {
+        if let Some(connection) = self.0.get() {
+            connection.abort();
+        }
+    }
+}
+
+impl<F> Executor<F> for Tasks
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        let task = tokio::spawn(future);
+        self.0.get_or_init(|| task.abort_handle());
     }
 }
 

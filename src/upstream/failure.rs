@@ -142,19 +142,24 @@ impl SendError {
         };
         match find(error) {
             Some(UploadError::TooLarge) => return Outcome::TooLarge,
-            Some(error @ (UploadError::Broken(_) | UploadError::Stalled)) => {
+            Some(error @ (UploadError::Broken(_) | UploadError::Reset | UploadError::Stalled)) => {
                 return error.fault().map_or(Outcome::Aborted, Outcome::BadRequest);
             }
             None => {}
         }
-        let reset = find::<h2::Error>(error).is_some_and(h2::Error::is_reset);
+        let http2 = find::<h2::Error>(error);
+        let reset = http2.is_some_and(h2::Error::is_reset);
+        // RFC 9113, sections 5.4 and 8.1.1: the library has read what it must not take.
+        let malformed = http2.is_some_and(|error| {
+            error.is_library() && error.reason() != Some(h2::Reason::ENHANCE_YOUR_CALM)
+        });
         let flood = find::<io::Error>(error)
             .and_then(io::Error::get_ref)
             .is_some_and(|cause| cause.is::<Flood>());
         Outcome::UpstreamFailed(match heard {
             _ if flood => Break::Interim,
             _ if error.is_parse_too_large() => Break::HeadTooLong,
-            _ if error.is_parse() => Break::Malformed,
+            _ if error.is_parse() || malformed => Break::Malformed,
             _ if reset => Break::Reset,
             true => Break::Incomplete,
             false => Break::Unanswered,

@@ -4,19 +4,21 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use ::http::Version;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::plain;
+use crate::http::body::is_reset;
 use crate::http::plain::response::Ready;
 
 /// A response body on its way from the upstream.
 #[derive(Debug)]
 pub(crate) enum Inbound {
-    /// Read by hyper.
-    Hyper(Incoming),
+    /// Read by hyper, of the version that the response had.
+    Hyper(Incoming, Version),
     Plain(Box<plain::Body>),
 }
 
@@ -24,6 +26,8 @@ pub(crate) enum Inbound {
 #[derive(Debug)]
 pub(crate) enum InboundError {
     Hyper(hyper::Error),
+    /// The upstream reset the stream and named no error.
+    Reset,
     Plain(io::Error),
 }
 
@@ -48,7 +52,7 @@ impl Inbound {
     fn slot(&mut self) -> Option<&mut Option<Ready>> {
         match self {
             Self::Plain(body) => Some(&mut body.ready),
-            Self::Hyper(_) => None,
+            Self::Hyper(..) => None,
         }
     }
 }
@@ -62,21 +66,24 @@ impl Body for Inbound {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, InboundError>>> {
         match &mut *self {
-            Self::Hyper(body) => Pin::new(body).poll_frame(cx).map_err(InboundError::Hyper),
+            Self::Hyper(body, version) => match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                None if is_reset(body, *version) => Poll::Ready(Some(Err(InboundError::Reset))),
+                frame => Poll::Ready(frame.map(|frame| frame.map_err(InboundError::Hyper))),
+            },
             Self::Plain(body) => Pin::new(body).poll_frame(cx).map_err(InboundError::Plain),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Hyper(body) => body.is_end_stream(),
+            Self::Hyper(body, _) => body.is_end_stream(),
             Self::Plain(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Hyper(body) => body.size_hint(),
+            Self::Hyper(body, _) => body.size_hint(),
             Self::Plain(body) => body.size_hint(),
         }
     }
@@ -90,9 +97,10 @@ impl fmt::Display for InboundError {
 
 impl Error for InboundError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(match self {
-            Self::Hyper(error) => error,
-            Self::Plain(error) => error,
-        })
+        match self {
+            Self::Hyper(error) => Some(error),
+            Self::Plain(error) => Some(error),
+            Self::Reset => None,
+        }
     }
 }

@@ -117,7 +117,7 @@ pub(super) fn send(
         response::check(&mut response).map_err(|flaw| Box::new(SendError::refused(flaw)))?;
         let goes_on = response.version() == Version::HTTP_11 && !closes(response.headers());
         keeps.store(goes_on, Ordering::Release);
-        Ok(response.map(Inbound::Hyper))
+        Ok(response.map(|body| Inbound::Hyper(body, Version::HTTP_11)))
     };
     (loan, sent)
 }

@@ -26,7 +26,7 @@ use body::{Answer, answer};
 mod body;
 
 /// The longest head of a response, interim ones not counted, in bytes.
-const LONGEST_HEAD: usize = 400 << 10;
+pub(super) const LONGEST_HEAD: usize = 400 << 10;
 
 /// What an HTTP/1.1 connection runs over.
 pub(super) trait Duplex: AsyncRead + AsyncWrite + fmt::Debug + Send + Sync + Unpin {}

@@ -2,7 +2,6 @@
 //! that the fewest are kept busy and the rest age and go.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
@@ -150,9 +149,13 @@ impl Pool {
             .is_some_and(|shared| self.stays(shared, now))
     }
 
+    /// Whether further calls may join.
     fn stays(&self, shared: &Shared, now: Instant) -> bool {
-        let usable = !shared.sender.is_closed() && !shared.load.is_retired.load(Ordering::Relaxed);
-        usable && now < shared.opened + self.max_age
+        let unused = shared.load.unused_since().filter(|_| self.warm == 0);
+        !shared.sender.is_closed()
+            && !shared.load.is_retired()
+            && now < shared.opened + self.max_age
+            && unused.is_none_or(|since| now < since + self.idle_timeout)
     }
 
     fn share(&self, sender: http2::SendRequest<Upload>, streams: &Streams, opened: Instant) {

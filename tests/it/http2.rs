@@ -9,7 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::support::{Proxy, Step, Upstream, ok, soon};
+use crate::support::{Metrics, Proxy, Step, Upstream, ok, soon};
 
 type Sender = SendRequest<Full<Bytes>>;
 
@@ -207,18 +207,20 @@ const GET: [(&str, &str); 4] = [
 
 /// Waits for the head of a response, a reset or the end of the connection.
 async fn until_answered(stream: &mut TcpStream) {
+    while let Some(kind) = next_frame(stream).await
+        && !matches!(kind, 1 | 3 | 7)
+    {}
+}
+
+/// The kind of the next frame, `None` at the end of the connection.
+async fn next_frame(stream: &mut TcpStream) -> Option<u8> {
     use tokio::io::AsyncReadExt;
-    loop {
-        let mut head = [0; 9];
-        if stream.read_exact(&mut head).await.is_err() || matches!(head[3], 1 | 3 | 7) {
-            return;
-        }
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        let mut payload = vec![0; length as usize];
-        if stream.read_exact(&mut payload).await.is_err() {
-            return;
-        }
-    }
+    let mut head = [0; 9];
+    soon("a frame", stream.read_exact(&mut head)).await.ok()?;
+    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+    let mut payload = vec![0; length as usize];
+    stream.read_exact(&mut payload).await.ok()?;
+    Some(head[3])
 }
 
 /// RFC 9113, sections 8.1.1, 8.2.2 and 8.3.1: answered 400 or reset, and never sent
@@ -307,4 +309,63 @@ async fn an_endless_head_is_cut_off() {
     let _ = soon("the end", stream.read_to_end(&mut rest)).await;
     proxy.until_connections(0).await;
     assert_eq!(upstream.log().opened, 0);
+}
+
+/// RFC 9113, section 5.2.1: the caller's window for the stream stays closed, while
+/// its connection is well.
+#[tokio::test]
+async fn an_answer_that_its_caller_does_not_read_gives_back_what_it_holds() {
+    let upstream = Upstream::answering(ok(&"x".repeat(4 << 20))).await;
+    let settings = "max_in_flight = 1\n[client]\nstall_timeout = \"200ms\"\n";
+    let proxy = Proxy::before(&upstream, settings);
+    let mut unread = raw(&proxy, &headers(1, &GET)).await;
+    until_answered(&mut unread).await;
+    assert_eq!(proxy.get("/").await.status, 200);
+    let metrics = proxy.metrics().await;
+    assert_eq!(metrics.ended("api", "aborted"), 1.0);
+    assert_eq!(metrics.in_flight("api"), 0.0);
+    upstream
+        .until("the end of its connection", |log| log.ended == 1)
+        .await;
+}
+
+/// What still comes of uploads that were refused: the library counts it, and closes a
+/// connection on which there was too much.
+#[tokio::test]
+async fn callers_whose_uploads_are_refused_keep_their_connection() {
+    use tokio::io::AsyncWriteExt;
+    let upstream = Upstream::answering(ok("")).await;
+    let proxy = Proxy::before(&upstream, "max_body = \"1KiB\"");
+    let mut caller = raw(&proxy, &[]).await;
+    let (mut post, part) = (GET.to_vec(), [b'a'; 4096]);
+    post[0] = (":method", "POST");
+    post.push(("content-length", "8192"));
+    for round in 0..8 {
+        let mut uploads = Vec::new();
+        let streams = || (1 + 200 * round..).step_by(2).take(100);
+        // All heads first: they are refused before the bodies come.
+        for stream in streams() {
+            let mut head = headers(stream, &post);
+            head[4] = 4;
+            uploads.extend(head);
+        }
+        caller.write_all(&uploads).await.unwrap();
+        let mut answered = 0;
+        while answered < 100 {
+            match next_frame(&mut caller).await {
+                Some(1) => answered += 1,
+                Some(7) | None => panic!("closed in round {round}"),
+                Some(_) => {}
+            }
+        }
+        let bodies = streams().flat_map(|stream| {
+            let (more, last) = (frame(0, 0, stream, &part), frame(0, 1, stream, &part));
+            [more, last].concat()
+        });
+        caller.write_all(&bodies.collect::<Vec<_>>()).await.unwrap();
+    }
+    assert_eq!(proxy.metrics().await.ended("api", "too_large"), 800.0);
+    caller.write_all(&headers(1601, &GET)).await.unwrap();
+    let answered = |metrics: &Metrics| metrics.ended("api", "completed") == 1.0;
+    proxy.until("it is answered", answered).await;
 }

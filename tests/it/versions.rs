@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::support::{Modern, Proxy, get, soon};
+use crate::support::{Modern, Proxy, Upstream, get, ok, soon};
 
 const VERSIONS: [Version; 2] = [Version::HTTP_11, Version::HTTP_2];
 
@@ -362,4 +362,146 @@ async fn an_upstream_never_has_more_streams_than_it_allows() {
     assert_eq!(most.load(Ordering::SeqCst), 2);
     held.add_permits(6);
     assert_eq!(callers.join_all().await, [200; 6]);
+}
+
+/// RFC 9113, section 8.1: only END_STREAM ends a message, not a reset without an
+/// error.
+#[tokio::test]
+async fn an_answer_that_is_reset_without_an_error_is_not_passed_off_as_whole() {
+    for announced in [None, Some(10)] {
+        let half_read = Arc::new(Semaphore::new(0));
+        let seen = Arc::clone(&half_read);
+        let script = move |(_, mut respond, _): Call| {
+            let half_read = Arc::clone(&seen);
+            async move {
+                let mut head = Response::builder();
+                if let Some(length) = announced {
+                    head = head.header("content-length", length);
+                }
+                let head = head.body(()).unwrap();
+                let mut body = respond.send_response(head, false).unwrap();
+                body.send_data(Bytes::from_static(b"half"), false).unwrap();
+                half_read.acquire().await.unwrap().forget();
+                body.send_reset(h2::Reason::NO_ERROR);
+            }
+        };
+        let address = scripted(100, script).await;
+        let proxy = before(address, Version::HTTP_2, "");
+        let mut caller = proxy.send(get("/")).await;
+        caller.sees("half").await;
+        half_read.add_permits(1);
+        let rest = caller.closed().await;
+        assert!(rest.trim_ascii_end().ends_with(b"half"), "{rest:?}");
+        let mut caller = Caller::connect(&proxy, Version::HTTP_2).await;
+        let answer = caller.send(request(Method::GET, "/", none())).await;
+        let mut answer = answer.into_body();
+        soon("half of it", answer.frame()).await.unwrap().unwrap();
+        half_read.add_permits(1);
+        assert!(soon("its end", answer.frame()).await.unwrap().is_err());
+        let aborted = proxy.metrics().await.ended("api", "aborted");
+        assert_eq!(aborted, 2.0, "{announced:?}");
+    }
+}
+
+/// The same of an upload.
+#[tokio::test]
+async fn an_upload_that_is_reset_without_an_error_is_not_passed_off_as_whole() {
+    let upstream = Upstream::answering(ok("")).await;
+    let proxy = Proxy::before(&upstream, "");
+    let stream = TcpStream::connect(proxy.address).await.unwrap();
+    let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut sender = soon("the settings", sender.ready()).await.unwrap();
+    let request = Request::post("http://caller/").body(()).unwrap();
+    let (_answer, mut body) = sender.send_request(request, false).unwrap();
+    body.send_data(Bytes::from_static(b"half"), false).unwrap();
+    upstream
+        .until("the head", |log| log.requests.len() == 1)
+        .await;
+    body.send_reset(h2::Reason::NO_ERROR);
+    upstream
+        .until("its end", |log| log.ended == log.opened)
+        .await;
+    assert!(!upstream.requests()[0].whole);
+}
+
+/// As long as those that pass over HTTP/1.1.
+#[tokio::test]
+async fn a_long_head_of_an_answer_passes() {
+    let script = |(_, mut respond, _): Call| async move {
+        let mut head = Response::builder();
+        for number in 0..90 {
+            head = head.header(format!("x-{number}"), "v".repeat(1000));
+        }
+        respond.send_response(head.body(()).unwrap(), true).unwrap();
+    };
+    let proxy = before(scripted(100, script).await, Version::HTTP_2, "");
+    let answer = proxy.get("/").await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.fields.get("x-89").unwrap().len(), 1000);
+}
+
+/// RFC 9113, section 8.2.1: the upstream is not down, and does not say it better
+/// when it is asked again.
+#[tokio::test]
+async fn an_answer_that_is_malformed_is_a_bad_gateway_and_asked_for_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        // `:status: 200` and `A: b`, then a proper answer, each on its connection.
+        let wrong = [0, 0, 6, 1, 5, 0, 0, 0, 1, 0x88, 0, 1, b'A', 1, b'b'];
+        let right = [0, 0, 1, 1, 5, 0, 0, 0, 1, 0x88];
+        let mut open = Vec::new();
+        for answer in [&wrong[..], &right[..]] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+            stream.write_all(&settings).await.unwrap();
+            stream.read_exact(&mut [0; 24]).await.unwrap();
+            loop {
+                let mut head = [0; 9];
+                stream.read_exact(&mut head).await.unwrap();
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                let mut payload = vec![0; length as usize];
+                stream.read_exact(&mut payload).await.unwrap();
+                if head[3] == 1 {
+                    break;
+                }
+            }
+            stream.write_all(answer).await.unwrap();
+            open.push(stream);
+        }
+        std::future::pending::<()>().await;
+    });
+    let proxy = before(address, Version::HTTP_2, "limits = [\"9/h\"]");
+    let answer = proxy.get("/").await;
+    answer.assert_refusal(502, "upstream_failed");
+    assert_eq!(answer.proxy_error(), "http_protocol_error");
+    assert_eq!(proxy.get("/").await.status, 200);
+    assert_eq!(proxy.metrics().await.available(), 7.0);
+}
+
+/// What the caller still sends has nowhere to go: the connection takes no more calls
+/// and closes when the others on it have ended.
+#[tokio::test]
+async fn an_upload_that_was_answered_early_ends() {
+    let (gone, mut went) = tokio::sync::mpsc::channel(1);
+    let script = move |(request, respond, number): Call| {
+        let gone = gone.clone();
+        async move {
+            answer_ok(respond);
+            if number == 0 {
+                // It opens no window, and says nothing more.
+                let mut body = request.into_body();
+                while let Some(Ok(_)) = body.data().await {}
+                gone.send(()).await.unwrap();
+            }
+        }
+    };
+    let proxy = before(scripted(100, script).await, Version::HTTP_2, "");
+    let head = "POST / HTTP/1.1\r\nHost: caller\r\nContent-Length: 10000000\r\n\r\n";
+    let mut caller = proxy.send(head).await;
+    caller.send_some(vec![b'a'; 1 << 20]).await;
+    assert_eq!(caller.response().await.status, 200);
+    soon("the end of the stream", went.recv()).await.unwrap();
+    assert_eq!(proxy.get("/").await.status, 200);
 }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::rig::Rig;
 type Server = h2::server::Connection<DuplexStream, bytes::Bytes>;
 
-const SETTINGS: &str = "connection = { http2 = \"prior-knowledge\" }\n\
+const SETTINGS: &str = "connection = { http2 = \"prior-knowledge\", idle_timeout = \"9min\" }\n\
     timeouts = { response = \"10s\" }\n";
 
 /// A lane before an upstream that has answered one request, and its end of the

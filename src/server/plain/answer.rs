@@ -8,6 +8,7 @@ use ::http::{Response, StatusCode, response};
 use http_body_util::Either;
 use hyper::body::Body;
 use hyper::ext::ReasonPhrase;
+use tokio::time::Instant;
 
 use crate::http::date;
 use crate::http::plain::response::{LAST_CHUNK, write_chunk};
@@ -22,19 +23,23 @@ pub(super) struct Answer {
     pub(super) bytes: Vec<u8>,
     pub(super) written: usize,
     body: AnswerBody,
-    chunked: bool,
+    /// Bytes of the body that are to come, if the head says so; otherwise it goes in
+    /// chunks.
+    left: Option<u64>,
     /// Whether all of it is in `bytes` or written.
     whole: bool,
     /// Whether the connection closes afterwards.
     pub(super) closes: bool,
+    /// When it is cut off, whatever moves.
+    pub(super) end: Option<Instant>,
 }
 
 impl Answer {
     pub(super) fn new(response: Response<AnswerBody>, head_only: bool, closes: bool) -> Self {
         let (mut parts, mut body) = response.into_parts();
-        let ready = match &mut body {
-            Either::Left(passage) => passage.take_ready(),
-            Either::Right(_) => None,
+        let (ready, end) = match &mut body {
+            Either::Left(passage) => (passage.take_ready(), passage.end()),
+            Either::Right(_) => (None, None),
         };
         let exact = body.size_hint().exact();
         let status = parts.status;
@@ -56,12 +61,15 @@ impl Answer {
                 encode(&mut parts, exact, bare)
             }
         };
+        let announced = parts.headers.get(CONTENT_LENGTH);
+        let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
         Self {
             bytes,
             written: 0,
             whole: bare || body.is_end_stream(),
-            chunked: exact.is_none(),
+            left: announced.or(exact),
             closes,
+            end,
             body,
         }
     }
@@ -76,18 +84,23 @@ impl Answer {
                     let Ok(data) = frame.into_data() else {
                         continue;
                     };
-                    match self.chunked {
-                        true => write_chunk(&mut self.bytes, &data),
-                        false => self.bytes.extend_from_slice(&data),
+                    match &mut self.left {
+                        None => write_chunk(&mut self.bytes, &data),
+                        Some(left) => {
+                            *left = left.checked_sub(data.len() as u64).ok_or(())?;
+                            self.bytes.extend_from_slice(&data);
+                        }
                     }
                 }
                 Some(Err(_)) => return Poll::Ready(Err(())),
-                None => {
-                    self.whole = true;
-                    if self.chunked {
+                None => match self.left {
+                    None => {
+                        self.whole = true;
                         self.bytes.extend_from_slice(LAST_CHUNK);
                     }
-                }
+                    Some(0) => self.whole = true,
+                    Some(_) => return Poll::Ready(Err(())),
+                },
             }
         }
         match self.whole {

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -23,8 +24,12 @@ impl<T: Reset> Stream<T> {
         }
         if written.is_ready() {
             self.stall.moved();
+            if self.framing.is_raw() {
+                self.activity.written().fetch_add(1, Ordering::Relaxed);
+            }
             return written;
         }
+        self.stall.ends(self.activity.end());
         ready!(self.stall.poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }

@@ -176,7 +176,7 @@ pub(super) fn answer(head: Head, bytes: &[u8]) -> Answer {
         state: match head.end {
             End::Length(0) => State::Ended,
             End::Length(length) => State::Length(length),
-            End::Chunked => State::Chunked(Box::default()),
+            End::Chunked => State::Chunked(Box::new(Chunks::lenient())),
             End::Close => State::Close,
         },
         begin: Bytes::new(),
