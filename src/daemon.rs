@@ -23,9 +23,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::admin::Admin;
 use crate::config::{self, Config, Listen};
-use crate::lane::Roster;
+use crate::lane::{Roster, Shared};
 use crate::listen::{Bound, ListenError};
-use crate::metrics::{Cells, Reloads, Snapshot};
+use crate::metrics::{Cells, Reloads};
 use crate::outcome::Outcome;
 use crate::server::Connections;
 use crate::state::{Clock, State, StateError};
@@ -152,7 +152,7 @@ impl Daemon {
         let parts = Parts::new(&lanes, connections, &stages);
         let mut lost = core::start_cores(&parts, self.bound.cores).await?;
         // Both end with this function, so last of all.
-        let mut beside = JoinSet::new();
+        let mut beside: JoinSet<io::Result<()>> = JoinSet::new();
         beside.spawn(keep_watchdog());
         beside.spawn(keep_state(parts.roster.clone()));
         for listener in self.admin.cores.into_iter().flatten() {
@@ -173,16 +173,23 @@ impl Daemon {
             tokio::select! {
                 _ = stop.recv() => break,
                 _ = lost.recv() => return Err(DaemonError::CoreLost),
+                Some(ended) = beside.join_next() => {
+                    if let Err(error) = ended.map_err(io::Error::other).flatten() {
+                        tracing::error!(%error, "a task of the daemon has failed");
+                    }
+                }
                 () = reload.wanted() => lanes.reload(&mut reload).await,
             }
         }
-        let before = parts.tally();
+        // Held until the end, so that what a removed one does still counts.
+        let lanes_left = parts.roster.borrow().all();
+        let before = Tally::of(&lanes_left);
         drop(self.bound.files);
         let drain = lanes.config().shutdown.drain;
         stages.pass(&parts, drain, &mut stop).await;
         while lost.recv().await.is_some() {}
         parts.close_journals();
-        let stopped = parts.tally().since(&before);
+        let stopped = Tally::of(&lanes_left).since(&before);
         tracing::info!(finished = stopped.finished, cut = stopped.cut, "stopped");
         Ok(stopped)
     }
@@ -259,6 +266,16 @@ struct Tally {
 }
 
 impl Tally {
+    fn of(lanes: &[Arc<Shared>]) -> Self {
+        let mut tally = Self::default();
+        for lane in lanes.iter().map(|lane| lane.snapshot()) {
+            let ended = Outcome::ALL.iter().map(|end| lane.ended(*end));
+            tally.all += ended.sum::<u64>();
+            tally.cut += lane.ended(Outcome::Draining) + lane.ended(Outcome::Aborted);
+        }
+        tally
+    }
+
     fn since(&self, before: &Self) -> Stopped {
         let cut = self.cut - before.cut;
         Stopped {
@@ -299,25 +316,6 @@ impl Parts {
             draining: self.draining.clone(),
             since: Instant::now(),
         })
-    }
-
-    fn tally(&self) -> Tally {
-        let mut tally = Tally::default();
-        for lane in self
-            .roster
-            .borrow()
-            .all()
-            .iter()
-            .map(|lane| lane.snapshot())
-        {
-            let ended = |lane: &Snapshot, outcome| lane.ended(outcome);
-            tally.all += Outcome::ALL
-                .iter()
-                .map(|end| ended(&lane, *end))
-                .sum::<u64>();
-            tally.cut += ended(&lane, Outcome::Draining) + ended(&lane, Outcome::Aborted);
-        }
-        tally
     }
 }
 

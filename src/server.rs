@@ -397,7 +397,7 @@ impl Server {
                 return Poll::Pending;
             };
             if !told {
-                if !self.connections.is_crowded() {
+                if !self.connections.is_crowded() && !self.is_leaving(activity) {
                     ready!(timer.poll(cx, since + self.settings.idle_timeout));
                 }
                 told = true;

@@ -41,12 +41,14 @@ pub(super) async fn start_cores(
             .build()
             .map_err(DaemonError::System)?;
         let core = move || {
-            let ran = runtime.block_on(run_core(&parts, number, listeners, serving));
-            // The connections' tasks end here, before the core counts as ended.
-            drop(runtime);
-            if let Err(error) = ran {
-                tracing::error!(%error, core = number, "a core failed");
-                let _ = alive.try_send(());
+            let mut alive = Alive(Some(alive));
+            match runtime.block_on(run_core(&parts, number, listeners, serving)) {
+                Ok(()) => {
+                    // The connections' tasks end here, before the core counts as ended.
+                    drop(runtime);
+                    alive.0 = None;
+                }
+                Err(error) => tracing::error!(%error, core = number, "a core failed"),
             }
         };
         let thread = thread::Builder::new().name(format!("core-{number}"));
@@ -57,6 +59,18 @@ pub(super) async fn start_cores(
         started.await.map_err(|_gone| DaemonError::CoreLost)?;
     }
     Ok(lost)
+}
+
+/// Says so when its core is lost, in whatever way.
+struct Alive(Option<mpsc::Sender<()>>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        if let Some(alive) = &self.0 {
+            // Once is enough.
+            let _ = alive.try_send(());
+        }
+    }
 }
 
 /// One core's life: serves until the daemon has ended.

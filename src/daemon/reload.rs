@@ -132,6 +132,8 @@ impl Lanes {
     /// of that.
     pub(super) async fn reload(&mut self, how: &mut Reload) {
         systemd::reloading();
+        // Of a core that took too long to follow the last one.
+        self.followed.forget_permits(usize::MAX);
         let applied =
             (how.read)().and_then(|config| self.apply(config).map_err(|error| say(&error)));
         let status = match applied {
@@ -272,9 +274,14 @@ fn tell_upstream(old: &config::Upstream, new: &config::Upstream) {
         ("cooldown", old.cooldown != new.cooldown),
         ("retry", old.retry != new.retry),
         ("max_in_flight", old.max_in_flight != new.max_in_flight),
+        ("max_upgrades", old.max_upgrades != new.max_upgrades),
         ("buffer_body", old.buffer_body != new.buffer_body),
         ("max_body", old.max_body != new.max_body),
         ("server_timing", old.server_timing != new.server_timing),
+        ("keep_host", old.keep_host != new.keep_host),
+        ("via", old.via != new.via),
+        ("forwarded", old.forwarded != new.forwarded),
+        ("dialect", old.dialect != new.dialect),
         ("queue", old.queue != new.queue),
         ("timeouts", old.timeouts != new.timeouts),
         ("connection", old.connection != new.connection),
@@ -290,6 +297,7 @@ fn tell_upstream(old: &config::Upstream, new: &config::Upstream) {
 fn is_reached_as(old: &config::Upstream, new: &config::Upstream) -> bool {
     let steps = |timeouts: &config::Timeouts| [timeouts.dns, timeouts.connect, timeouts.tls];
     old.url == new.url
+        && old.keep_host == new.keep_host
         && old.tls == new.tls
         && old.connection == new.connection
         && steps(&old.timeouts) == steps(&new.timeouts)

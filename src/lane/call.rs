@@ -141,6 +141,10 @@ impl Lane {
                 (sent, timer)
             }));
         }
+        if core.shared.waiting() > 0 {
+            // It may have held the one slot that another looked for just then.
+            worker::hire(core);
+        }
         let place = match place {
             Some(place) => place,
             None => {

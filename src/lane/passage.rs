@@ -180,7 +180,7 @@ impl Body for Passage {
         }
         let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
             // However much there still is.
-            Poll::Ready(_) if self.stall.is_over() => Poll::Pending,
+            Poll::Ready(_) if self.flight.is_some() && self.stall.is_over() => Poll::Pending,
             frame => frame,
         };
         let Poll::Ready(frame) = frame else {

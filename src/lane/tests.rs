@@ -232,16 +232,52 @@ async fn the_time_held_is_booked_to_what_held_the_head_of_the_queue() {
     for caller in callers {
         caller.await.unwrap();
     }
+    assert!((held(&rig, "limit") - 1.0).abs() < 0.01);
+    assert!(held(&rig, "workers") + held(&rig, "connection") < 0.01);
+}
+
+/// Seconds that are booked to `by`.
+fn held(rig: &Rig, by: &str) -> f64 {
     let text = crate::metrics::render(vec![rig.snapshot()], 0, &Arc::default());
-    let line = |by: &str| {
-        let name = format!("pacegate_held_seconds_total{{upstream=\"a\",by=\"{by}\"}} ");
-        let value = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name.as_str()));
-        value.unwrap().parse::<f64>().unwrap()
+    let name = format!("pacegate_held_seconds_total{{upstream=\"a\",by=\"{by}\"}} ");
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name.as_str()));
+    value.unwrap().parse().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_booked_to_the_connection_whether_one_comes_in_the_end_or_not() {
+    let slow = Upstream {
+        handshake: 3000 * MS,
+        ..PROMPT
     };
-    assert!((line("limit") - 1.0).abs() < 0.01, "{text}");
-    assert!(line("workers") + line("connection") < 0.01, "{text}");
+    let rig = Rig::new("", slow);
+    assert_eq!(rig.send("/").await.unwrap().0, 200);
+    assert!((held(&rig, "connection") - 3.0).abs() < 0.01);
+    let (connections, _) = mpsc::channel(1);
+    let rig = Rig::before("retry = { hold = \"4s\" }", Duration::ZERO, connections);
+    let start = Instant::now();
+    assert_eq!(rig.send("/").await.unwrap().0, 502);
+    let took = start.elapsed();
+    assert!(took >= 4000 * MS, "{took:?}");
+    assert!((held(&rig, "connection") - took.as_secs_f64()).abs() < 0.01);
+    assert!(held(&rig, "workers") < 0.01);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_while_all_calls_are_in_flight_is_booked_to_the_workers() {
+    let slow = Upstream {
+        answer: 2000 * MS,
+        ..PROMPT
+    };
+    let rig = Rig::new("max_in_flight = 1", slow);
+    let calls = [rig.send("/0"), rig.send("/1")];
+    for call in calls {
+        assert_eq!(call.await.unwrap().0, 200);
+    }
+    assert!((held(&rig, "workers") - 2.0).abs() < 0.01);
+    assert!(held(&rig, "connection") < 0.01);
 }
 
 #[tokio::test(start_paused = true)]

@@ -49,7 +49,11 @@ pub(super) fn hire(core: &Arc<Core>) {
             return;
         };
         let standing = Standing::new(&core.shared);
-        core.runtime.spawn(run(Arc::clone(core), slot, standing));
+        let worker = core.runtime.spawn(run(Arc::clone(core), slot, standing));
+        if worker.is_finished() {
+            // The core has ended.
+            return;
+        }
     }
 }
 

@@ -369,3 +369,14 @@ async fn callers_whose_uploads_are_refused_keep_their_connection() {
     let answered = |metrics: &Metrics| metrics.ended("api", "completed") == 1.0;
     proxy.until("it is answered", answered).await;
 }
+
+/// RFC 9113, section 3.4: the preface is the first that a caller sends.
+#[tokio::test]
+async fn a_connection_of_http_1_does_not_become_one_of_http_2() {
+    let upstream = Upstream::answering(ok("ok")).await;
+    let proxy = Proxy::before(&upstream, "");
+    let mut caller = proxy.send("GET / HTTP/1.1\r\nHost: caller\r\n\r\n").await;
+    assert_eq!(caller.response().await.status, 200);
+    caller.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    assert_eq!(caller.response().await.status, 505);
+}

@@ -11,6 +11,7 @@ const SETTINGS: &[&str] = &[
     "",
     "via = false\nkeep_host = true\nforwarded = \"keep\"",
     "server_timing = false\nheaders = { x-more = \"more\", x-set = \"ours\" }",
+    "forwarded = \"keep\"\nheaders = { x-forwarded-set = \"ours\" }",
 ];
 
 const REQUESTS: &[&str] = &[
@@ -24,7 +25,7 @@ const REQUESTS: &[&str] = &[
     "PUT / HTTP/1.1\r\nContent-Length: 2\r\nHost: caller\r\n\r\n\r\n",
     "QUERY /q HTTP/1.1\r\nHost: caller\r\nContent-Length: 1\r\n\r\n?",
     "GET / HTTP/1.1\r\nHost: caller\r\nCookie: a=b\r\nCookie: c=d\r\nCache-Control: no-cache\r\n\r\n",
-    "GET / HTTP/1.1\r\nHost: caller\r\nForwarded: for=a\r\nX-Forwarded-For: b\r\nX-Forwarded-Anything: c\r\nX-Real-IP: d\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: caller\r\nForwarded: for=a\r\nX-Forwarded-For: b\r\nX-Forwarded-Set: c\r\nX-Real-IP: d\r\n\r\n",
     "GET / HTTP/1.1\r\nHost: caller\r\nAuthorization: Bearer theirs\r\nX-Set: theirs\r\nX-SET: twice\r\n\r\n",
     "GET / HTTP/1.1\r\nHost: caller\r\nMax-Forwards: 3\r\nTrailer: x\r\nDate: now\r\nRange: bytes=0-1\r\n\r\n",
     "GET / HTTP/1.1\r\nHost: caller\r\nTE: trailers\r\n\r\n",
@@ -39,6 +40,8 @@ const ANSWERS: &[&str] = &[
     "HTTP/1.1 299 \r\nContent-Length : 1\r\nX-A:\t b \r\nX-B: é\r\n\r\nx",
     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;a=\"b\"\r\nhello\r\n1\r\n!\r\n0\r\nX-T: u\r\n\r\n",
     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4 \r\nabcd\r\n1;\r\ne\r\n1 ; a=b c \r\nf\r\n0\r\nContent-Length: 4\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     "HTTP/1.1 204 No Content\r\nContent-Length: 3\r\nX-A: b\r\n\r\n",
     "HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\nETag: \"a\"\r\n\r\n",
     "HTTP/1.1 404 Not Found\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\nContent-Length: 1\r\n\r\nx",
@@ -89,7 +92,14 @@ fn names(seen: &Seen) -> Vec<&str> {
         .skip(1)
         .filter_map(|line| line.split_once(':'));
     let mut names: Vec<_> = names.map(|(name, _)| name).collect();
-    let ours = ["host", "via", "content-length", "x-set", "x-more"];
+    let ours = [
+        "host",
+        "via",
+        "content-length",
+        "x-set",
+        "x-more",
+        "x-forwarded-set",
+    ];
     names.retain(|name| !ours.contains(&name.to_ascii_lowercase().as_str()));
     names
 }

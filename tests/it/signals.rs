@@ -164,3 +164,19 @@ async fn what_does_not_come_soon_is_not_waited_for() {
     let response = caller.response().await;
     assert_eq!((response.status, response.text()), (403, "halfrest"));
 }
+
+/// What is looked into and then breaks off is told as a break, with nothing of ours
+/// within the length that was announced (RFC 9112, section 8).
+#[tokio::test]
+async fn an_answer_that_breaks_off_while_it_is_looked_into_stays_broken() {
+    let cut = "HTTP/1.1 403 Forbidden\r\nContent-Length: 9\r\n\r\nabcd";
+    let upstream = Upstream::start(|_| vec![Step::Send(cut.into()), Step::Close]).await;
+    let proxy = Proxy::before(&upstream, SETTINGS);
+    for head in ["", "\r\n"] {
+        let mut caller = proxy
+            .send(format!("{head}GET / HTTP/1.1\r\nHost: caller\r\n\r\n"))
+            .await;
+        let response = caller.broken_response().await;
+        assert_eq!((response.status, response.text()), (403, "abcd"));
+    }
+}

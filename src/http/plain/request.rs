@@ -163,7 +163,7 @@ impl<'a> Head<'a> {
             };
             let value = match kind(name) {
                 Kind::Host => host,
-                Kind::Kept if rewrite.replaces(name) => continue,
+                Kind::Kept | Kind::Forwarded if rewrite.replaces(name) => continue,
                 Kind::Kept | Kind::Length => value,
                 Kind::Forwarded if rewrite.keeps_forwarded => value,
                 Kind::Forwarded | Kind::Connection | Kind::Dropped | Kind::Special => continue,

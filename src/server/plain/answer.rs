@@ -26,12 +26,21 @@ pub(super) struct Answer {
     /// Bytes of the body that are to come, if the head says so; otherwise it goes in
     /// chunks.
     left: Option<u64>,
-    /// Whether all of it is in `bytes` or written.
-    whole: bool,
+    state: State,
     /// Whether the connection closes afterwards.
     pub(super) closes: bool,
     /// When it is cut off, whatever moves.
     pub(super) end: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// There may be more of the body.
+    More,
+    /// All of it is in `bytes` or written.
+    Whole,
+    /// It broke.
+    Broken,
 }
 
 impl Answer {
@@ -66,7 +75,10 @@ impl Answer {
         Self {
             bytes,
             written: 0,
-            whole: bare || body.is_end_stream(),
+            state: match bare || body.is_end_stream() {
+                true => State::Whole,
+                false => State::More,
+            },
             left: announced.or(exact),
             closes,
             end,
@@ -74,39 +86,54 @@ impl Answer {
         }
     }
 
-    /// Puts together what has come of the body; ready when that is all, or an
-    /// error.
+    /// Puts together what has come of the body; ready when that is all, or an error,
+    /// after which there is no more.
     pub(super) fn gather(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ()>> {
-        while !self.whole && self.bytes.len() < MOST_GATHERED {
+        while self.state == State::More && self.bytes.len() < MOST_GATHERED {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
                     // Trailers were not asked for: such a request is not plain.
-                    let Ok(data) = frame.into_data() else {
-                        continue;
-                    };
-                    match &mut self.left {
-                        None => write_chunk(&mut self.bytes, &data),
-                        Some(left) => {
-                            *left = left.checked_sub(data.len() as u64).ok_or(())?;
-                            self.bytes.extend_from_slice(&data);
-                        }
+                    if let Ok(data) = frame.into_data() {
+                        self.add(&data);
+                    }
+                    if self.body.is_end_stream() {
+                        self.end();
                     }
                 }
-                Some(Err(_)) => return Poll::Ready(Err(())),
-                None => match self.left {
-                    None => {
-                        self.whole = true;
-                        self.bytes.extend_from_slice(LAST_CHUNK);
-                    }
-                    Some(0) => self.whole = true,
-                    Some(_) => return Poll::Ready(Err(())),
-                },
+                Some(Err(_)) => self.state = State::Broken,
+                None => self.end(),
             }
         }
-        match self.whole {
-            true => Poll::Ready(Ok(())),
-            false => Poll::Pending,
+        match self.state {
+            State::More => Poll::Pending,
+            State::Whole => Poll::Ready(Ok(())),
+            State::Broken => Poll::Ready(Err(())),
         }
+    }
+
+    fn add(&mut self, data: &[u8]) {
+        let Some(left) = &mut self.left else {
+            return write_chunk(&mut self.bytes, data);
+        };
+        match left.checked_sub(data.len() as u64) {
+            Some(less) => {
+                *left = less;
+                self.bytes.extend_from_slice(data);
+            }
+            None => self.state = State::Broken,
+        }
+    }
+
+    /// The body has no more.
+    fn end(&mut self) {
+        self.state = match (self.state, self.left) {
+            (State::Broken, _) | (_, Some(1..)) => State::Broken,
+            (_, Some(0)) => State::Whole,
+            (_, None) => {
+                self.bytes.extend_from_slice(LAST_CHUNK);
+                State::Whole
+            }
+        };
     }
 
     pub(super) fn wrote(&mut self, length: usize) {
