@@ -215,7 +215,8 @@ impl Limits {
         if let End::Answered(readings) | End::Refused(_, readings) = end {
             state.learn(readings, at, [number, next]);
         }
-        closed.sooner |= state.cooldown.is_probe(number);
+        // With one less on its way more of what the upstream says is left can start.
+        closed.sooner |= state.cooldown.is_probe(number) || !state.budgets.is_empty(at);
         if let Some(until) = state.ended(number, end, at, &settings) {
             state.empty_until(until);
             closed.cooldown = Some(epoch + until);
@@ -226,11 +227,10 @@ impl Limits {
     /// A request of `charge` waits for no answer any more, and may have been
     /// counted without one. `known` unless its keys were told apart otherwise.
     fn ended(&mut self, charge: &Charge, known: bool, uncounted: bool) {
-        let cost = charge.cost.get();
         let ended = |state: &mut State| {
-            state.pending = state.pending.saturating_sub(u64::from(cost));
+            state.pending = state.pending.saturating_sub(1);
             if uncounted {
-                state.budgets.spent(cost);
+                state.budgets.spent(1);
             }
         };
         match known {

@@ -136,13 +136,16 @@ impl Account {
         outcome
     }
 
-    /// The caller went away while it waited. Where requests differ in cost, one
-    /// that is cheaper may now go sooner.
-    pub(super) fn abandoned(self) {
+    /// It leaves the line without a turn, as `outcome`, or since the caller went away.
+    /// Where requests differ in cost, one that is cheaper may now go sooner.
+    pub(super) fn leave(self, outcome: Option<Outcome>) {
         let shared = Arc::clone(&self.core.shared);
-        drop(self);
+        match outcome {
+            Some(outcome) => drop(self.end(outcome)),
+            None => drop(self),
+        }
         if !shared.settings().costs.is_empty() {
-            shared.gate.ring(false);
+            shared.gate.ring(true);
         }
     }
 

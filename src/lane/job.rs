@@ -190,7 +190,7 @@ impl Ticket {
         };
         match call {
             Some(call) => {
-                call.account.end(outcome);
+                call.account.leave(Some(outcome));
                 true
             }
             None => false,
@@ -204,7 +204,7 @@ impl Drop for Ticket {
         // Outside the lock: what a call holds may take others when it goes.
         let call = self.job.take();
         if let Some(call) = call {
-            call.account.abandoned();
+            call.account.leave(None);
         }
     }
 }

@@ -76,7 +76,11 @@ async fn run(core: Arc<Core>, mut slot: Slot, standing: Standing) {
                     pause = (pause * 2).min(LONGEST_PAUSE);
                     continue;
                 }
-                None => break,
+                None => {
+                    // Before the look for jobs that could not have it.
+                    drop(slot);
+                    break;
+                }
             },
         };
         let mut lease = Lease::new(&core, link, connection, slot);

@@ -1,4 +1,5 @@
-//! What the upstream itself says is left, in the header fields of its answers.
+//! What the upstream itself says is left, in the header fields of its answers: so
+//! many requests, whatever they cost here.
 //!
 //! It only ever lowers what the limits allow, takes account of what is on its
 //! way, and is forgotten when the upstream says that the budget is whole again.
@@ -47,10 +48,10 @@ pub(super) struct Count {
 }
 
 impl Budgets {
-    /// When `cost` can start: `now`, or a later time. `pending` has no answer yet.
-    pub(super) fn ready_at(&self, now: Duration, cost: u32, pending: u64) -> Duration {
-        let wanted = pending + u64::from(cost);
-        let short = |budget: &&Budget| budget.low < wanted && budget.until > now;
+    /// When a request can start: `now`, or a later time. So many are `pending`: they
+    /// have no answer yet.
+    pub(super) fn ready_at(&self, now: Duration, pending: u64) -> Duration {
+        let short = |budget: &&Budget| budget.low <= pending && budget.until > now;
         let short = self.0.iter().filter(short);
         short.map(|budget| budget.until).max().unwrap_or(now)
     }
@@ -81,10 +82,10 @@ impl Budgets {
         }
     }
 
-    /// `cost` was counted without an answer that told a count.
-    pub(super) fn spent(&mut self, cost: u32) {
+    /// So many requests were counted without an answer that told a count.
+    pub(super) fn spent(&mut self, requests: u64) {
         for budget in &mut self.0 {
-            budget.low = budget.low.saturating_sub(u64::from(cost));
+            budget.low = budget.low.saturating_sub(requests);
         }
     }
 
@@ -114,11 +115,11 @@ mod tests {
     fn what_has_no_answer_yet_counts_as_spent() {
         let mut budgets = Budgets::default();
         let now = Duration::ZERO;
-        assert_eq!(budgets.ready_at(now, 1, 100), now);
+        assert_eq!(budgets.ready_at(now, 100), now);
         budgets.learn(now, count(3, 0, 5));
-        assert_eq!(budgets.ready_at(now, 1, 2), now);
-        assert_eq!(budgets.ready_at(now, 1, 3), MINUTE);
-        assert_eq!(budgets.ready_at(MINUTE, 1, 3), MINUTE);
+        assert_eq!(budgets.ready_at(now, 2), now);
+        assert_eq!(budgets.ready_at(now, 3), MINUTE);
+        assert_eq!(budgets.ready_at(MINUTE, 3), MINUTE);
         assert_eq!(budgets.left(now, 1), Some((2, MINUTE)));
     }
 

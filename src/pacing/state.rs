@@ -18,7 +18,7 @@ pub(super) struct State {
     pub(super) meters: Vec<Meter>,
     pub(super) cooldown: Cooldown,
     pub(super) budgets: Budgets,
-    /// The cost of the requests that have no answer yet.
+    /// Requests that have no answer yet.
     pub(super) pending: u64,
 }
 
@@ -38,13 +38,12 @@ impl State {
     /// When a request can start: `now`, or a later time that can turn out to be
     /// too early.
     pub(super) fn ready_at(&self, now: Duration, charge: &Charge, first: Duration) -> Duration {
-        let cost = charge.cost.get();
         let meters = self.meters.iter();
         let meters = meters.map(|meter| meter.ready_at(now, charge, first));
         meters
             .chain([
                 self.cooldown.ready_at(now),
-                self.budgets.ready_at(now, cost, self.pending),
+                self.budgets.ready_at(now, self.pending),
             ])
             .max()
             .unwrap_or(now)
@@ -59,8 +58,7 @@ impl State {
         self.cooldown = others.cooldown.clone();
         self.cooldown.orphan();
         self.budgets = others.budgets.clone();
-        let pending = u32::try_from(others.pending).unwrap_or(u32::MAX);
-        self.budgets.spent(pending);
+        self.budgets.spent(others.pending);
     }
 
     pub(super) fn start(&mut self, number: u64, now: Duration, since: Duration, charge: &Charge) {
@@ -68,7 +66,7 @@ impl State {
             meter.start(now, since, charge);
         }
         self.cooldown.start(number);
-        self.pending += u64::from(charge.cost.get());
+        self.pending += 1;
     }
 
     pub(super) fn counted(&mut self, at: Duration, charge: &Charge) {

@@ -320,3 +320,38 @@ fn a_request_that_never_left_gives_its_place_back() {
     let window = rig.limits.ready(&cost(2), rig.now + SECOND);
     assert_eq!(window, Ok(()));
 }
+
+/// What the upstream says is left are requests, whatever they cost here.
+#[test]
+fn a_dear_request_takes_one_of_what_the_upstream_says_is_left() {
+    let mut rig = Rig::new(&[limit(1000, SECOND, 1000, true)], SECOND);
+    let first = rig.take(cost(100));
+    let reading = Reading {
+        name: 1,
+        remaining: 2,
+        reset: SECOND * 30,
+    };
+    rig.close(first, End::Answered(&[reading]));
+    for _ in 0..2 {
+        assert_eq!(rig.limits.ready(&cost(100), rig.now), Ok(()));
+        let _on_its_way = rig.take(cost(100));
+    }
+    assert!(rig.limits.ready(&cost(100), rig.now).is_err());
+}
+
+/// Found by a review: the gate slept until the reset though all answers had come.
+#[test]
+fn an_answer_frees_what_was_kept_for_it_of_what_is_left() {
+    let mut rig = Rig::new(&[limit(100, SECOND, 100, true)], SECOND);
+    let left = |remaining| Reading {
+        name: 1,
+        remaining,
+        reset: SECOND * 30,
+    };
+    let first = rig.take(Charge::ONE);
+    let second = rig.take(Charge::ONE);
+    rig.close(first, End::Answered(&[left(1)]));
+    assert!(rig.limits.ready(&Charge::ONE, rig.now).is_err());
+    assert!(rig.close(second, End::Answered(&[left(1)])).sooner);
+    assert_eq!(rig.limits.ready(&Charge::ONE, rig.now), Ok(()));
+}

@@ -149,3 +149,30 @@ async fn the_projected_wait_is_that_of_the_key() {
     assert_eq!(statuses, [200, 200, 200, 503, 200, 200, 200]);
     assert_eq!(rig.ended(Outcome::WaitTooLong), 1);
 }
+
+/// A dear request at the head holds those behind it; when it goes, they go.
+#[tokio::test(start_paused = true)]
+async fn those_behind_a_dear_request_go_at_once_when_it_leaves_the_line() {
+    let settings = r#"limits = ["100/min"]
+        costs = [{ path = "/dear", cost = 51 }]
+        queue.max_wait = "50s""#;
+    let rig = Rig::new(settings, PROMPT);
+    for caller in send_in_order(&rig, &numbered("/some", 50)).await {
+        caller.await.unwrap();
+    }
+    for hangs_up in [false, true] {
+        let dear = send_in_order(&rig, &["/dear".to_owned()]).await.remove(0);
+        sleep(MS * 1000).await;
+        let cheap = send_in_order(&rig, &["/cheap".to_owned()]).await.remove(0);
+        let left = match hangs_up {
+            true => {
+                dear.abort();
+                rig.start.elapsed()
+            }
+            false => dear.await.unwrap().1,
+        };
+        let (status, at) = cheap.await.unwrap();
+        assert_eq!(status, 200, "{hangs_up}");
+        assert!(at < left + MS * 10, "{at:?} {left:?}");
+    }
+}
