@@ -71,6 +71,8 @@ async fn a_body_is_asked_for_when_there_is_room_for_it() {
     proxy.until_waiting(1).await;
     // No place: nothing is asked for until the short one has had its turn.
     let mut second = proxy.send(asking("/second", 4)).await;
+    proxy.until_connections(3).await;
+    second.has_nothing();
     upstream.release(1);
     assert_eq!(first.response().await.status, 200);
     assert_eq!(second.response().await.status, 100);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::support::{Proxy, Step, Upstream, get, ok, post, soon};
+use crate::support::{Proxy, Seen, Step, Upstream, get, ok, post, soon};
 
 /// The guard is longer than any answer takes here, so that the promise does not
 /// depend on how soon this machine lets the upstream look at its clock.
@@ -207,4 +207,40 @@ async fn calls_one_after_another_share_one_connection() {
         assert_eq!(caller.response().await.status, 200);
     }
     assert_eq!(upstream.log().opened, 1);
+}
+
+/// The request went on while it came, so it cannot go again.
+#[tokio::test]
+async fn a_429_reaches_the_caller_whose_body_was_not_kept() {
+    let refusal = "HTTP/1.1 429 Slow down\r\nRetry-After: 1\r\nContent-Length: 4\r\n\r\nslow";
+    let upstream = Upstream::answering(refusal).await;
+    let proxy = Proxy::before(&upstream, "buffer_body = \"1KiB\"");
+    let mut caller = proxy.send(post("/", &"x".repeat(4096))).await;
+    let response = caller.response().await;
+    assert_eq!((response.status, response.text()), (429, "slow"));
+    assert_eq!(upstream.requests().len(), 1);
+    let cooldown = "pacegate_cooldown_seconds{upstream=\"api\"}";
+    assert!(proxy.metrics().await.value(cooldown) > 0.0);
+}
+
+/// What an answer says is left, in the fields of a dialect.
+#[tokio::test]
+async fn nothing_starts_while_the_upstream_says_that_nothing_is_left() {
+    let answer = |seen: &Seen| {
+        let left = 1_usize.saturating_sub(seen.nth);
+        format!(
+            "HTTP/1.1 200 OK\r\nRateLimit-Limit: 2\r\nRateLimit-Remaining: {left}\r\n\
+            RateLimit-Reset: 1\r\nContent-Length: 0\r\n\r\n"
+        )
+    };
+    let upstream = Upstream::start(move |seen| vec![Step::Send(answer(seen).into())]).await;
+    let proxy = Proxy::before(&upstream, "dialect = \"ietf\"");
+    for _ in 0..3 {
+        assert_eq!(proxy.get("/").await.status, 200);
+    }
+    let seen = upstream.requests();
+    assert!(
+        seen[2].at - seen[1].at >= Duration::from_secs(1),
+        "{seen:?}"
+    );
 }

@@ -123,3 +123,25 @@ async fn gets_never_fail_however_soon_the_upstream_closes_after_its_answer() {
         }
     }
 }
+
+/// `retry.hold`: requests wait for an API that cannot be reached, and go when it can.
+#[tokio::test]
+async fn requests_are_held_until_the_upstream_is_back() {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    // Refuses connections until it listens.
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    let proxy = Proxy::start(&format!("[upstream.api]\nurl = \"http://{address}\"\n"));
+    let mut callers = Vec::new();
+    for number in 0..3 {
+        callers.push(proxy.send(get(&format!("/{number}"))).await);
+    }
+    proxy.until_waiting(3).await;
+    let listener = socket.listen(16).unwrap();
+    let upstream = Upstream::on(listener, |_| vec![Step::Send(ok("back"))]);
+    for caller in &mut callers {
+        assert_eq!(caller.response().await.text(), "back");
+    }
+    assert_eq!(upstream.requests().len(), 3);
+    assert_eq!(proxy.metrics().await.ended("api", "completed"), 3.0);
+}

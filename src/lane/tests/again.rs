@@ -158,3 +158,39 @@ async fn a_call_that_comes_back_after_its_time_is_over_ends_at_once() {
     assert!(matches!(ended, Err(Outcome::Expired)));
     assert_eq!((rig.shared.waiting(), rig.ended(Outcome::Expired)), (0, 1));
 }
+
+/// `cooldown.per`: a refusal of one key pauses all, or that key alone.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_pauses_the_lane_or_its_key() {
+    let refusing = Upstream {
+        script: &[Act::Refuse(Some(5))],
+        ..PROMPT
+    };
+    for (per, other) in [("lane", 5), ("key", 0)] {
+        let limits = "limits = [{ rate = \"100/s\", per = \"segment:1\" }]";
+        let rig = Rig::new(&format!("{limits}\ncooldown.per = \"{per}\""), refusing);
+        let refused = rig.send("/a");
+        rig.settle().await;
+        let at = rig.send("/b").await.unwrap().1.as_secs();
+        assert_eq!(at, other, "{per}");
+        assert_eq!(refused.await.unwrap().0, 200);
+    }
+}
+
+/// `retry.budget`: so many more turns for failures as requests have earned.
+#[tokio::test(start_paused = true)]
+async fn failures_are_sent_again_as_long_as_the_budget_lasts() {
+    let breaking = Upstream {
+        script: &[Act::Break; 100],
+        ..PROMPT
+    };
+    let rig = Rig::new("retry = { budget = \"20%\", hold = \"0s\" }", breaking);
+    let many = 50;
+    for number in 0..many {
+        let call = rig.send_as(Method::GET, &format!("/{number}"), Bytes::new());
+        assert_eq!(call.await.unwrap().0, 502);
+    }
+    let again = rig.paths().len() - many;
+    // A fifth of them, and the few that are there from the start.
+    assert!((10..=25).contains(&again), "{again}");
+}

@@ -50,6 +50,13 @@ impl Caller {
         soon("the end to be taken", ended).await.unwrap();
     }
 
+    /// Nothing has come for it.
+    pub(crate) fn has_nothing(&mut self) {
+        let read = self.0.stream.try_read(&mut [0]);
+        let nothing = std::io::ErrorKind::WouldBlock;
+        assert_eq!(read.map_err(|error| error.kind()), Err(nothing));
+    }
+
     /// The next response, which must be whole.
     pub(crate) async fn response(&mut self) -> Response {
         let response = self.response_to("GET").await;

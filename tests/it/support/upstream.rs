@@ -94,8 +94,20 @@ impl Upstream {
         Self::host(Arc::new(|_: &Seen| Vec::new()), Some(answer.into())).await
     }
 
+    /// One that accepts on `listener`.
+    pub(crate) fn on(
+        listener: TcpListener,
+        script: impl Fn(&Seen) -> Vec<Step> + Send + Sync + 'static,
+    ) -> Self {
+        Self::host_on(listener, Arc::new(script), None)
+    }
+
     async fn host(script: Arc<Script>, early: Option<Vec<u8>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::host_on(listener, script, early)
+    }
+
+    fn host_on(listener: TcpListener, script: Arc<Script>, early: Option<Vec<u8>>) -> Self {
         let address = listener.local_addr().unwrap();
         let (sender, log) = watch::channel(Log::default());
         let held = Arc::new(Semaphore::new(0));
