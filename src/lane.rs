@@ -306,10 +306,6 @@ impl Shared {
 
 impl Lane {
     /// The part of `shared` that runs on the current runtime, as core `core`.
-    ///
-    /// # Errors
-    ///
-    /// The system refuses a timer.
     pub(crate) fn new(shared: &Arc<Shared>, core: usize, alarm: Alarm) -> Self {
         let lane = Self(Arc::new(Core {
             cells: Arc::clone(&shared.cells[core]),

@@ -36,12 +36,17 @@
 //! | --- | --- | --- |
 //! | accept loop, one per listener and core | `daemon` | when the stop begins |
 //! | connection of a caller | `server` | when it closes, or with its core |
+//! | request of a caller over HTTP/2 | hyper | when its answer has ended |
+//! | watcher of an answer over HTTP/2 | `server::unread` | with the answer |
 //! | worker, at most `max_in_flight` per lane | `lane::worker` | when its response head is passed on or nobody waits |
 //! | tender of the journals | `daemon` | when the daemon ends |
 //! | driver of an HTTP/2 connection to an upstream | `lane::link` | when the connection closes |
 //! | driver of one exchange of hyper's over HTTP/1.1 | `upstream::lent` | when the exchange has ended |
 //! | sweeper of idle connections, one per lane and core | `lane` | with its core |
 //! | keeper of warm connections, one per lane and core | `lane` | with its core |
+//! | taker of places that a reload takes away | `lane::bound`, `lane::queue` | when it has them |
+//! | admin loop, watchdog, and a connection to the former | `daemon`, `admin` | when the daemon ends |
+//! | signals | `signals` | with the process |
 //!
 //! # Bounds
 //!
@@ -56,6 +61,8 @@
 //! | jobs on the way to the line | the mpsc channel | `queue.max_requests` |
 //! | requests of one key | `lane::share` | `keys.max_waiting` |
 //! | calls | `lane::worker` | `max_in_flight`, of them tunnels `max_upgrades` |
+//! | a body over HTTP/2 that is not read yet | hyper | 64 KiB of a caller's, 512 KiB of an API's, in frames of 16 bytes or more |
+//! | an answer over HTTP/2 that its caller does not read | `server::unread` | `client.stall_timeout`, `timeouts.total` |
 //! | interim answers to one request | `upstream::interim` | 100, and 64 KiB |
 //! | turns of one request | `lane::exchange` | `retry.attempts`, `retry.budget` |
 //!

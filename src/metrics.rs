@@ -292,7 +292,7 @@ impl Snapshot {
         self.ended[0][outcome.index()] + self.ended[1][outcome.index()]
     }
 
-    /// Connections to the upstream that are open, but for tunnels.
+    /// Connections to the upstream that are open.
     pub(crate) fn connections(&self) -> u64 {
         u64::try_from(self.connections).unwrap_or(0)
     }

@@ -28,15 +28,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
-use tokio::time::{self, Instant};
+use tokio::time;
 
 use crate::config;
-use crate::http::body::Stall;
 use crate::http::interim::Asker;
 use crate::http::{LATE_FRAMES, head};
 use crate::listen::Listener;
 use crate::proxy::{AnswerBody, Proxy};
-use crate::timer::Timer;
 use activity::{Activity, Answering};
 pub(crate) use connections::Connections;
 use connections::{Loop, Seat};
@@ -46,6 +44,7 @@ use unread::Unread;
 
 mod activity;
 mod connections;
+mod drive;
 mod ending;
 mod framing;
 mod interim;
@@ -82,10 +81,6 @@ const STREAM_WINDOW: u32 = 64 << 10;
 /// 256 bytes adds up to half of it; if each stream is full of frames of 16 bytes, it
 /// does not.
 const CONNECTION_WINDOW: u32 = 512 << 20;
-
-/// How long an idle HTTP/2 connection that is shut down may take nothing of what is
-/// left, and give no last word.
-const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Between two pings on a caller's HTTP/2 connection.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -225,7 +220,7 @@ impl Server {
             }
             true => {
                 let shut = http2::Connection::graceful_shutdown;
-                let farewell = Some(FAREWELL);
+                let farewell = Some(drive::FAREWELL);
                 self.drive(activity, self.http2(stream, service), shut, farewell)
                     .await
             }
@@ -348,76 +343,6 @@ impl Server {
             .max_header_list_size(u32::try_from(max_list).unwrap_or(u32::MAX))
             .keep_alive_interval(PING_INTERVAL);
         Box::pin(builder.serve_connection(TokioIo::new(stream), service))
-    }
-
-    /// Drives `connection`. Once the daemon begins to stop, or the connection's
-    /// place is needed, or it has been idle for too long, shuts it down after the
-    /// request it is on. Then it waits for the caller's last word, over HTTP/2 for
-    /// an answer to a ping, and with `farewell` only as long as something is written
-    /// in each such span, at most for `client.stall_timeout`.
-    ///
-    /// This task is woken when there is reason to look at the flags, which costs a
-    /// busy connection next to nothing.
-    async fn drive<C>(
-        &self,
-        activity: &Activity,
-        mut connection: Pin<Box<C>>,
-        shut: impl Fn(Pin<&mut C>),
-        farewell: Option<Duration>,
-    ) -> hyper::Result<()>
-    where
-        C: Future<Output = hyper::Result<()>>,
-    {
-        let mut timer = Timer::default();
-        let (mut began, mut told) = (false, false);
-        let (mut last_word, mut written) = (None, 0);
-        poll_fn(move |cx| {
-            if !began {
-                began = true;
-                if self.is_leaving(activity) {
-                    // Accepted just before: a request that has come with it is
-                    // taken up first, or it would be thrown away.
-                    let polled = connection.as_mut().poll(cx);
-                    if polled.is_ready() {
-                        return polled;
-                    }
-                }
-            }
-            // A head that has begun to come is not thrown away.
-            if !told && self.is_leaving(activity) && !activity.is_coming() {
-                told = true;
-                shut(connection.as_mut());
-            }
-            let polled = connection.as_mut().poll(cx);
-            if polled.is_ready() {
-                return polled;
-            }
-            let Some(since) = activity.idle_since() else {
-                last_word = None;
-                return Poll::Pending;
-            };
-            if !told {
-                if !self.connections.is_crowded() && !self.is_leaving(activity) {
-                    ready!(timer.poll(cx, since + self.settings.idle_timeout));
-                }
-                told = true;
-                shut(connection.as_mut());
-                let polled = connection.as_mut().poll(cx);
-                if polled.is_ready() {
-                    return polled;
-                }
-            }
-            let Some(farewell) = farewell else {
-                return Poll::Pending;
-            };
-            let last_word = last_word.get_or_insert_with(|| {
-                let end = Instant::now() + self.settings.stall_timeout;
-                Stall::new(farewell).until(Some(end))
-            });
-            ready!(last_word.poll_unless_moved(cx, activity.written(), &mut written));
-            Poll::Ready(Ok(()))
-        })
-        .await
     }
 
     /// Whether a connection closes as soon as it is idle.

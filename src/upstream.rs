@@ -7,15 +7,12 @@
 //! What happens when, and why, is the lane's business.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use ::http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TRAILER, TRANSFER_ENCODING};
-use ::http::uri::Authority;
-use ::http::{Method, Request, Response, StatusCode, Uri, Version};
-use hyper::body::Body;
+use ::http::header::HeaderMap;
+use ::http::{Request, Response, StatusCode, Uri, Version};
 use hyper::client::conn::http2;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -30,6 +27,8 @@ pub(crate) use connect::{ConnectError, Dialer, Driver};
 pub(crate) use failure::SendError;
 pub(crate) use inbound::{Inbound, InboundError};
 use lent::{Leave, Loan};
+use load::Streams;
+pub(crate) use origin::Origin;
 pub(crate) use plain::Guard;
 use plain::{Exchange, Line};
 pub(crate) use pool::Pool;
@@ -39,13 +38,12 @@ mod failure;
 mod inbound;
 mod interim;
 mod lent;
+mod load;
+mod origin;
 mod plain;
 mod pool;
 mod tls;
 mod wire;
-
-/// Most calls at once on one HTTP/2 connection, where the upstream allows more.
-const MAX_STREAMS: usize = 100;
 
 /// What comes later than this on a new connection may meet an upstream that has
 /// waited long enough for its first request.
@@ -99,77 +97,6 @@ impl Ear for () {
     }
 
     fn hear(&self, _head: &[u8]) {}
-}
-
-/// One of the calls on an HTTP/2 connection.
-#[derive(Debug)]
-struct Streams(Arc<Load>);
-
-/// The calls on an HTTP/2 connection.
-#[derive(Debug)]
-struct Load {
-    calls: AtomicUsize,
-    /// As many as the upstream allows at once (RFC 9113, section 6.5.2), so that
-    /// no call waits inside the connection after its turn was taken.
-    max: AtomicUsize,
-    /// Whether no more calls are to join.
-    is_retired: AtomicBool,
-    opened: Instant,
-    /// When the last call ended, in nanoseconds after `opened`.
-    unused_since: AtomicU64,
-    /// The task that drives the connection.
-    driver: OnceLock<Waker>,
-}
-
-impl Load {
-    fn new(max: usize) -> Self {
-        Self {
-            calls: AtomicUsize::new(0),
-            max: AtomicUsize::new(max),
-            is_retired: AtomicBool::new(false),
-            opened: Instant::now(),
-            unused_since: AtomicU64::new(0),
-            driver: OnceLock::new(),
-        }
-    }
-
-    fn is_retired(&self) -> bool {
-        self.is_retired.load(Ordering::SeqCst)
-    }
-
-    /// Since when there has been no call, if there is none.
-    fn unused_since(&self) -> Option<Instant> {
-        let nanos = self.unused_since.load(Ordering::Relaxed);
-        let unused = self.calls.load(Ordering::SeqCst) == 0;
-        unused.then(|| self.opened + Duration::from_nanos(nanos))
-    }
-
-    fn has_room(&self) -> bool {
-        let max = self.max.load(Ordering::Relaxed).min(MAX_STREAMS);
-        self.calls.load(Ordering::Relaxed) < max
-    }
-}
-
-impl Streams {
-    fn another(load: &Arc<Load>) -> Self {
-        load.calls.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(load))
-    }
-}
-
-impl Drop for Streams {
-    fn drop(&mut self) {
-        let load = &*self.0;
-        let nanos = load.opened.elapsed().as_nanos();
-        let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
-        load.unused_since.store(nanos, Ordering::Relaxed);
-        if load.calls.fetch_sub(1, Ordering::SeqCst) == 1
-            && load.is_retired()
-            && let Some(driver) = load.driver.get()
-        {
-            driver.wake_by_ref();
-        }
-    }
 }
 
 impl Outgoing {
@@ -380,7 +307,7 @@ impl Connection {
     /// upload is not wanted, which hyper would go on to send.
     pub(crate) fn retire(&self) {
         if let Protocol::Http2(_, streams) = &self.protocol {
-            streams.0.is_retired.store(true, Ordering::SeqCst);
+            streams.0.retire();
         }
     }
 
@@ -420,64 +347,4 @@ impl<E: Ear + Unpin> Future for Sending<E> {
             Self::Other(sent) => sent.as_mut().poll(cx),
         }
     }
-}
-
-/// Scheme and authority of an upstream, as they go into each request.
-#[derive(Debug, Clone)]
-pub(crate) struct Origin {
-    uri: Uri,
-    host: HeaderValue,
-    /// Whether a request's own `Host` goes before.
-    keep_host: bool,
-}
-
-impl Origin {
-    /// `RFC 9112, section 3.2.1`: a path, and the authority in `Host`.
-    fn address_http1(&self, request: &mut Request<Upload>) {
-        *request.version_mut() = Version::HTTP_11;
-        if !self.keep_host || !request.headers().contains_key(HOST) {
-            request.headers_mut().insert(HOST, self.host.clone());
-        }
-        match request.body().size_hint().exact() {
-            Some(0) if expects_length(request.method()) => {
-                let none = HeaderValue::from_static("0");
-                request.headers_mut().insert(CONTENT_LENGTH, none);
-            }
-            Some(_) => {}
-            None => {
-                // Without this hyper sends the body of a GET not at all.
-                let coding = HeaderValue::from_static("chunked");
-                request.headers_mut().insert(TRANSFER_ENCODING, coding);
-                request.headers_mut().remove(CONTENT_LENGTH);
-                // Without this it leaves out the trailers.
-                if let Some(names) = request.body().trailer_names()
-                    && !request.headers().contains_key(TRAILER)
-                {
-                    request.headers_mut().insert(TRAILER, names);
-                }
-            }
-        }
-    }
-
-    /// RFC 9113, section 8.3.1: scheme and authority in pseudo-fields.
-    fn address_http2(&self, request: &mut Request<Upload>) {
-        *request.version_mut() = Version::HTTP_2;
-        let host = request.headers_mut().remove(HOST);
-        let mut parts = self.uri.clone().into_parts();
-        if let Some(host) = host.filter(|_| self.keep_host) {
-            parts.authority = Authority::try_from(host.as_bytes())
-                .ok()
-                .or(parts.authority);
-        }
-        parts.path_and_query = request.uri().path_and_query().cloned();
-        if let Ok(uri) = Uri::from_parts(parts) {
-            *request.uri_mut() = uri;
-        }
-    }
-}
-
-/// RFC 9110, section 8.6: a length is sent also where there is no content, if
-/// the method has a meaning for it. Some servers insist.
-fn expects_length(method: &Method) -> bool {
-    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }

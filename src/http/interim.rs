@@ -1,11 +1,12 @@
 //! Interim answers (1xx) on their way from an HTTP/1.1 upstream to an HTTP/1.1
 //! caller (RFC 9110, section 15.2; RFC 8297 for 103).
 //!
-//! hyper takes them off the upstream's connection and its server cannot send
-//! them, so they go beside it: the upstream's stream sees them come
-//! (`upstream::interim`), an [`Audience`] knows the caller's connection by the
-//! [`Asker`] that its request carries, and the caller's stream writes them before
-//! the answer (`server::interim`). A request that meets none pays two stores.
+//! They go beside the answer: who reads from the upstream sees them come
+//! (`upstream::interim` before hyper, which takes them off, and `upstream::plain`),
+//! an [`Audience`] knows the caller's connection by the [`Asker`] that its request
+//! carries, and who writes to the caller puts them before the answer
+//! (`server::interim` behind hyper, which cannot send them, and `server::plain`). A
+//! request that meets none pays two stores.
 
 use std::fmt;
 use std::num::NonZeroU64;

@@ -1,6 +1,6 @@
 //! One request's way through the lane, on the caller's side.
 //!
-//! Runs in the task of the caller's connection. Wherever it is dropped because
+//! Runs in the task of the caller's connection, over HTTP/2 in one of its own. Wherever it is dropped because
 //! the caller hangs up, the request's account, place and ticket go with it.
 
 use std::future::{Future, poll_fn};

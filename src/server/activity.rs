@@ -256,7 +256,7 @@ impl Drop for Underway {
     fn drop(&mut self) {
         let activity = &*self.0;
         let ended = activity.ended.fetch_add(1, Ordering::Relaxed) + 1;
-        // All of a connection's requests begin and end in its own task.
+        // All of a connection's requests begin and end on its own thread.
         if ended == activity.begun.load(Ordering::Relaxed) {
             let idle = Instant::now() - activity.opened;
             let nanos = u64::try_from(idle.as_nanos()).unwrap_or(BUSY - 1);

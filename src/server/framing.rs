@@ -1,11 +1,11 @@
 //! Where each request of an HTTP/1.1 caller begins and ends, read strictly.
 //!
-//! hyper serves the connection; this reader sees each byte before it does and
+//! Where hyper serves the connection, this reader sees each byte before it does and
 //! refuses whatever is malformed or could be read in two ways (RFC 9112), so
 //! that hyper only ever gets requests on whose ends everybody agrees. It holds
 //! no bytes and does no I/O: `server::stream` feeds it, holds back heads that
 //! are not whole yet, and acts on what it says. `head` reads request lines and
-//! fields, `http::chunked` bodies in chunks.
+//! fields, also for `server::plain`, `http::chunked` bodies in chunks.
 
 use crate::http::chunked::{Bounds, Chunks};
 use crate::outcome::Fault;

@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use arc_swap::ArcSwap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::*;
 use crate::config::Config;

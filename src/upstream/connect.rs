@@ -5,7 +5,6 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -24,8 +23,9 @@ use tokio::time::{Instant, timeout};
 use tower_service::Service;
 
 use super::interim::Tap;
+use super::load::{Load, Streams};
 use super::plain::{Duplex, LONGEST_HEAD, Line};
-use super::{Connection, Load, Origin, Protocol, Streams, tls};
+use super::{Connection, Origin, Protocol, tls};
 use crate::config::{self, Http2};
 use crate::http::LATE_FRAMES;
 use crate::http::body::Upload;
@@ -267,10 +267,9 @@ where
     let streams = Streams::another(&load);
     let driver: Driver = Box::pin(async move {
         let driven = poll_fn(|cx| {
-            load.driver.get_or_init(|| cx.waker().clone());
+            load.driven_by(cx.waker());
             let polled = pin!(&mut connection).poll(cx);
-            let max = connection.current_max_send_streams();
-            load.max.store(max, Ordering::Relaxed);
+            load.allow(connection.current_max_send_streams());
             if load.is_retired() && load.unused_since().is_some() {
                 tasks.abort_connection();
                 return Poll::Ready(Ok(()));

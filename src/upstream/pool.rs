@@ -9,7 +9,8 @@ use std::time::Duration;
 use hyper::client::conn::http2;
 use tokio::time::Instant;
 
-use super::{Connection, Load, Protocol, Streams};
+use super::load::{Load, Streams};
+use super::{Connection, Protocol};
 use crate::config;
 use crate::http::body::Upload;
 
