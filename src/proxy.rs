@@ -1,9 +1,9 @@
 //! One request: find its lane, make its head ready for the upstream, let the
 //! lane take charge of it, and answer.
 //!
-//! Runs in the task of the caller's connection, over HTTP/2 in one of its own. If the caller goes away the
-//! future of [`Proxy::handle`] is dropped wherever it stands, and everything the
-//! request held comes back by itself.
+//! Runs in the task of the caller's connection, over HTTP/2 in one of its own. If
+//! the caller goes away the future of [`Proxy::handle`] is dropped wherever it
+//! stands, and everything the request held comes back by itself.
 
 use std::net::IpAddr;
 use std::sync::Arc;

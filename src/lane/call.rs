@@ -1,7 +1,8 @@
 //! One request's way through the lane, on the caller's side.
 //!
-//! Runs in the task of the caller's connection, over HTTP/2 in one of its own. Wherever it is dropped because
-//! the caller hangs up, the request's account, place and ticket go with it.
+//! Runs in the task of the caller's connection, over HTTP/2 in one of its own.
+//! Wherever it is dropped because the caller hangs up, the request's account, place
+//! and ticket go with it.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
