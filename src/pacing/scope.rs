@@ -15,8 +15,8 @@ use super::history::History;
 use super::state::State;
 use crate::config::{Limit, Per};
 
-/// The key of those that find no state of their own.
-const OTHERS: u64 = 0;
+/// The key of those that find no state of their own, and the lane's.
+pub(super) const OTHERS: u64 = 0;
 
 /// Limits of one kind, and their states.
 #[derive(Debug)]

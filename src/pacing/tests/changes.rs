@@ -26,10 +26,7 @@ fn keyed(count: u32) -> config::Limit {
 }
 
 fn charge(cost: u32, keys: &[u64]) -> Charge {
-    Charge {
-        cost: NonZeroU32::new(cost).unwrap(),
-        keys: Some(keys).filter(|keys| !keys.is_empty()).map(Into::into),
-    }
+    Charge::new(NonZeroU32::new(cost).unwrap(), keys.into(), 0)
 }
 
 fn rig(limits: &[config::Limit], max_keys: usize) -> Rig {
@@ -59,7 +56,7 @@ impl Rig {
     }
 
     fn may_start(&mut self, charge: &Charge) -> bool {
-        self.limits.ready(charge, self.now).is_ok()
+        self.limits.ready(&self.current(charge), self.now).is_ok()
     }
 }
 
@@ -224,6 +221,50 @@ fn a_probe_that_a_reload_makes_nobodys_is_made_again() {
     rig.advance(rig.now + SECOND * 5);
     assert!(rig.may_start(&charge(1, &[1, 1])));
     assert!(rig.now - rig.start < SECOND * 30);
+}
+
+/// Requests waited with the keys of a header when a reload told callers apart by
+/// their addresses: each header's hash was taken for an address of its own, and all
+/// of them started at once from one.
+#[test]
+fn what_waits_has_no_keys_of_kinds_that_come_later() {
+    let second = of(Some(kind(2)), 1, Counts::Requests);
+    let mut rig = rig(&[keyed(1)], 10);
+    let waiting: Vec<_> = (1..=6).map(|key| charge(1, &[key])).collect();
+    rig.reload(&[second]);
+    let starts: Vec<_> = waiting
+        .into_iter()
+        .map(|charge| {
+            let turn = rig.take_waiting(charge);
+            rig.close(turn, End::Answered(&[]));
+            (rig.now - rig.start).as_secs()
+        })
+        .collect();
+    assert_eq!(starts, [0, 1, 2, 3, 4, 5]);
+    // It may have been the one that started last.
+    assert!(!rig.may_start(&charge(1, &[7])));
+}
+
+/// Requests waited with one key when a reload told them apart by a second: the
+/// first to start panicked, with the limits half charged.
+#[test]
+fn what_waits_keeps_its_keys_of_kinds_that_stay() {
+    let other = of(Some(kind(2)), 10, Counts::Cost);
+    let mut rig = rig(&[keyed(1)], 10);
+    rig.start_for(charge(1, &[1]), Some(TRIP));
+    for limits in [[other.clone(), keyed(1)], [keyed(1), other.clone()]] {
+        rig.reload(&limits);
+        assert!(rig.limits.ready(&charge(1, &[1]), rig.now).is_err());
+        let turn = rig.take_waiting(charge(1, &[2]));
+        rig.close(turn, End::Canceled);
+    }
+    rig.reload(&[other]);
+    let turn = rig.take_waiting(charge(1, &[1]));
+    assert!(turn.charge().keys() == [0] && turn.charge().kinds == rig.limits.kinds());
+    rig.reload(&[of(None, 10, Counts::Cost)]);
+    rig.close(turn, End::Answered(&[]));
+    let turn = rig.take_waiting(charge(1, &[1]));
+    assert_eq!(*turn.charge(), Charge::ONE);
 }
 
 /// After a restart that knows only a part, a key that is known by that part had
