@@ -215,7 +215,7 @@ impl Limits {
         let settings = self.cooldown.clone();
         let mut closed = Closed {
             cooldown: None,
-            sooner: matches!(end, End::Canceled),
+            sooner: self.release(&charge, number, end, at) || matches!(end, End::Canceled),
         };
         let epoch = self.epoch;
         let keyed = self.answers_are_keyed();
@@ -248,6 +248,27 @@ impl Limits {
             // Its keys do not wait for it, see `Scope::orphan`.
             false => self.scopes[0].get_mut(0).into_iter().for_each(ended),
         }
+    }
+
+    /// Lets those go on who wait for the answer to turn `number` although since a
+    /// reload answers concern others. Returns whether there are any.
+    fn release(&mut self, charge: &Charge, number: u64, end: End<'_>, at: Duration) -> bool {
+        let answering = usize::from(self.answers_are_keyed());
+        let end = match end {
+            End::Answered(_) => End::Answered(&[]),
+            // What else it says is for the others.
+            End::Refused(..) | End::Failed | End::Canceled | End::Lost => End::Lost,
+        };
+        let mut released = false;
+        for (index, scope) in self.scopes.iter_mut().enumerate() {
+            let state = scope.get_mut(self.kinds.key(charge, index));
+            let waits = |state: &&mut State| state.cooldown.is_probe(number);
+            if let Some(state) = state.filter(waits).filter(|_| index != answering) {
+                state.ended(number, end, at, &self.cooldown);
+                released = true;
+            }
+        }
+        released
     }
 
     /// Another run of this program had started so many requests by `at`, which

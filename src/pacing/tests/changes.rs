@@ -267,6 +267,43 @@ fn what_waits_keeps_its_keys_of_kinds_that_stay() {
     assert_eq!(*turn.charge(), Charge::ONE);
 }
 
+/// A pause became another's by a reload: its probe was never told the answer, and
+/// nothing started any more.
+#[test]
+fn a_pause_ends_whomever_answers_concern_since() {
+    let lane = of(None, 10, Counts::Cost);
+    let with = |limits: &[config::Limit], keyed| {
+        let mut settings = priced(limits);
+        settings.cooldown.keyed = keyed;
+        settings
+    };
+    let both = [lane.clone(), keyed(10)];
+    for (before, after) in [
+        (with(std::slice::from_ref(&lane), true), with(&both, true)),
+        (with(&both, false), with(&both, true)),
+        (with(&both, true), with(&both, false)),
+    ] {
+        for on_its_way in [false, true] {
+            let mut rig = rig(&[], 1);
+            rig.limits = Limits::new(&before, rig.start);
+            let keys = |settings: &config::Upstream| [1][..settings.kinds().len()].to_vec();
+            let refused = rig.take(charge(1, &keys(&before)));
+            rig.close(refused, End::Refused(Some(SECOND), &[]));
+            let early = on_its_way.then(|| rig.take(charge(1, &keys(&before))));
+            rig.limits.reconfigure(&after, rig.now);
+            if let Some(probe) = early {
+                rig.close(probe, End::Failed);
+            }
+            let probe = rig.take(charge(1, &keys(&after)));
+            assert!(!rig.may_start(&charge(1, &[1])), "one probe at a time");
+            assert!(rig.close(probe, End::Answered(&[])).sooner);
+            rig.advance(rig.now + SECOND);
+            assert!(rig.may_start(&charge(1, &[1])));
+            assert!(rig.now - rig.start < SECOND * 5);
+        }
+    }
+}
+
 /// After a restart that knows only a part, a key that is known by that part had
 /// its whole limit, and so had others once there were too many.
 #[test]
