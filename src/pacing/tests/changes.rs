@@ -183,6 +183,28 @@ fn keys_that_never_come_again_make_room_for_others() {
     }
 }
 
+/// With as many keys as allowed, each request of a further one looked at all of
+/// them: a thousand took eleven seconds beside 100 000 keys.
+#[test]
+fn keys_are_not_looked_through_for_each_request_beyond_them() {
+    let mut rig = rig(&[keyed(100)], 1000);
+    let start = |rig: &mut Rig, key| {
+        let turn = rig.take(charge(1, &[key]));
+        rig.close(turn, End::Answered(&[]));
+    };
+    (1..=1000).for_each(|key| start(&mut rig, key));
+    rig.now = rig.start + SECOND;
+    start(&mut rig, 1001);
+    assert_eq!(rig.limits.keys(), 1001);
+    // By now the first thousand do not matter any more.
+    rig.now += Duration::from_millis(5);
+    start(&mut rig, 1002);
+    assert_eq!(rig.limits.keys(), 1001);
+    rig.now += Duration::from_millis(6);
+    start(&mut rig, 1003);
+    assert_eq!(rig.limits.keys(), 2);
+}
+
 /// Once there had been too many keys, every key that came again joined those that
 /// are not told apart, and kept them from being forgotten: under load all keys
 /// shared one limit for good.
