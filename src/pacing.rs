@@ -91,8 +91,16 @@ impl Limits {
             .iter()
             .map(|scope| olds.iter().position(|old| old.per() == scope.per()))
             .collect();
-        let all = olds.iter().map(|old| old.history(at));
-        let all = all.reduce(History::or_farther).unwrap_or_default();
+        // Only who has no past of its own asks for that of all; it can be long.
+        let knows = |place: usize| !olds[place].limits().is_empty();
+        let all = match places.iter().all(|place| place.is_some_and(knows)) {
+            true => None,
+            false => olds
+                .iter()
+                .map(|old| old.history(at))
+                .reduce(History::or_farther),
+        };
+        let all = all.unwrap_or_default();
         let lost = olds.iter().filter_map(Scope::lost).max();
         for (scope, place) in self.scopes.iter_mut().zip(&places) {
             if let Some(lost) = lost {

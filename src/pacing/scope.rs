@@ -200,8 +200,7 @@ impl Scope {
     /// What is known at `now` of all that was spent.
     pub(super) fn history(&self, now: Duration) -> History {
         let of = |state: &State| History::of(&self.limits, &state.meters, now);
-        let each = self.states().map(|(_, state)| of(state));
-        each.reduce(History::beside).unwrap_or_default()
+        History::together(self.states().map(|(_, state)| of(state)))
     }
 
     /// What was spent before these limits held, nobody knows by whom of those
