@@ -55,10 +55,8 @@ impl Limits {
 
 /// A request that costs one, of `key` if there are any `keys`.
 pub(crate) fn charge(key: u64, keys: u64) -> Charge {
-    Charge {
-        cost: NonZeroU32::MIN,
-        keys: (keys > 0).then(|| [key].into()),
-    }
+    let keys: &[u64] = if keys > 0 { &[key] } else { &[] };
+    Charge::new(NonZeroU32::MIN, keys.into(), 0)
 }
 
 /// An upstream with `limits`, which can wait for long and holds everybody.

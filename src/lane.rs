@@ -206,12 +206,15 @@ impl Shared {
     /// stays. `dialer` is there if the upstream is reached in another way.
     /// Afterwards each core must follow, see [`Lane::follow`].
     pub(crate) fn reconfigure(&self, settings: config::Upstream, dialer: Option<Dialer>) {
-        self.limits().reconfigure(&settings, Instant::now());
+        let mut limits = self.limits();
+        limits.reconfigure(&settings, Instant::now());
+        let kinds = limits.kinds();
+        drop(limits);
         if let Some(journal) = &self.journal {
-            journal.reconfigure(&settings);
+            journal.reconfigure(&settings, kinds);
         }
         self.room.resize(&settings);
-        let tariff = self.tariff.load().renewed(&settings);
+        let tariff = self.tariff.load().renewed(&settings, kinds);
         self.tariff.store(Arc::new(tariff));
         self.settings.store(Arc::new(settings));
         if let Some(dialer) = dialer {

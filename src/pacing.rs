@@ -9,7 +9,8 @@
 //! key of one kind another; in each scope every limit is a `meter`: a rolling
 //! log of what the upstream has counted (`window`) with the distance between
 //! starts (`spacing`), or a token bucket as the upstream documents it (`bucket`);
-//! `history` hands on what was spent when one takes another's place.
+//! `history` hands on what was spent when one takes another's place, and `kinds`
+//! knows the keys of requests that came before the kinds changed.
 //! Beside them stand the `cooldown` after a refusal and what the upstream says
 //! of its own counts (`budget`).
 //!
@@ -33,6 +34,7 @@ use crate::config;
 use budget::Count;
 use guard::Guard;
 use history::History;
+use kinds::Kinds;
 use scope::Scope;
 use state::State;
 pub(crate) use turn::{Charge, Closed, End, Gauge, Hold, Reading, Turn};
@@ -43,6 +45,7 @@ mod budget;
 mod cooldown;
 mod guard;
 mod history;
+mod kinds;
 mod meter;
 mod scope;
 mod spacing;
@@ -61,8 +64,7 @@ pub(crate) struct Limits {
     cooldown: config::Cooldown,
     /// The most that a request can have cost so far.
     most: NonZeroU32,
-    /// How often the kinds of keys have changed.
-    kinds: u32,
+    kinds: Kinds,
 }
 
 impl Limits {
@@ -75,7 +77,7 @@ impl Limits {
             scopes: scopes(settings),
             cooldown: settings.cooldown.clone(),
             most: settings.dearest(),
-            kinds: 0,
+            kinds: Kinds::default(),
         }
     }
 
@@ -89,8 +91,16 @@ impl Limits {
             .iter()
             .map(|scope| olds.iter().position(|old| old.per() == scope.per()))
             .collect();
-        let all = olds.iter().map(|old| old.history(at));
-        let all = all.reduce(History::or_farther).unwrap_or_default();
+        // Only who has no past of its own asks for that of all; it can be long.
+        let knows = |place: usize| !olds[place].limits().is_empty();
+        let all = match places.iter().all(|place| place.is_some_and(knows)) {
+            true => None,
+            false => olds
+                .iter()
+                .map(|old| old.history(at))
+                .reduce(History::or_farther),
+        };
+        let all = all.unwrap_or_default();
         let lost = olds.iter().filter_map(Scope::lost).max();
         for (scope, place) in self.scopes.iter_mut().zip(&places) {
             if let Some(lost) = lost {
@@ -106,21 +116,27 @@ impl Limits {
             }
             scope.inherit(&mut olds[place], self.most, at);
             for charge in self.guard.open() {
-                scope.adopt(&old_limits, charge.key(place), charge);
+                scope.adopt(&old_limits, self.kinds.key(charge, place), charge);
             }
         }
         if !places.iter().copied().eq((0..olds.len()).map(Some)) {
-            self.kinds += 1;
+            let kinds = places[1..].iter();
+            let kinds = kinds.map(|place| place.and_then(|place| place.checked_sub(1)));
+            self.kinds.change(kinds.collect());
             self.scopes.iter_mut().for_each(Scope::orphan);
             for charge in self.guard.open_mut() {
-                let keys = places[1..].iter();
-                let keys = keys.map(|place| place.map_or(0, |place| charge.key(place)));
-                charge.keys = Some(keys.collect());
+                *charge = self.kinds.renew(charge.clone(), self.scopes.len() - 1);
             }
         }
         self.guard.set(settings.guard);
         self.cooldown = settings.cooldown.clone();
         self.most = self.most.max(settings.dearest());
+    }
+
+    /// The number of the kinds of keys that requests are told apart by. A charge
+    /// that bears another keeps what keys it has of these.
+    pub(crate) fn kinds(&self) -> u32 {
+        self.kinds.number()
     }
 
     /// Whether a request may start at `now`, or the time before which it may
@@ -129,7 +145,7 @@ impl Limits {
         let at = self.settle(now);
         let first = self.guard.first_counted(at);
         let until = |(index, scope): (usize, &Scope)| {
-            let state = scope.get(charge.key(index));
+            let state = scope.get(self.kinds.key(charge, index));
             let unknown = scope.unknown_until().max(at);
             state.map_or(unknown, |state| state.ready_at(at, charge, first))
         };
@@ -149,23 +165,25 @@ impl Limits {
 
     /// Charges every limit for a request that starts at `now`, which
     /// [`Limits::ready`] has just allowed. `since` is when it was first wanted.
-    pub(crate) fn start(&mut self, mut charge: Charge, now: Instant, since: Instant) -> Turn {
+    pub(crate) fn start(&mut self, charge: Charge, now: Instant, since: Instant) -> Turn {
+        let mut charge = self.kinds.renew(charge, self.scopes.len() - 1);
         let (at, since) = (self.time(now), self.time(since));
         let number = self.guard.next();
         let counted = at + self.guard.span();
         for (index, scope) in self.scopes.iter_mut().enumerate() {
-            let (key, state) = scope.enter(charge.key(index), at, counted);
+            let (key, state) = scope.enter(self.kinds.key(&charge, index), at, counted);
             state.forget(at);
             state.start(number, at, since, &charge);
-            if let (Some(kind), Some(keys)) = (index.checked_sub(1), &mut charge.keys) {
-                keys[kind] = key;
+            let keys = charge.keys.as_mut().zip(index.checked_sub(1));
+            if let Some(entered) = keys.and_then(|(keys, kind)| keys.get_mut(kind)) {
+                *entered = key;
             }
         }
         self.guard.start(at, charge.clone());
         Turn {
             number,
             charge,
-            kinds: self.kinds,
+            kinds: self.kinds.number(),
         }
     }
 
@@ -178,7 +196,7 @@ impl Limits {
             kinds,
         } = turn;
         // If not, its keys are no longer told apart, or stand elsewhere.
-        let known = kinds == self.kinds;
+        let known = kinds == self.kinds.number();
         if !known {
             charge.keys = None;
         }
@@ -205,7 +223,7 @@ impl Limits {
         let settings = self.cooldown.clone();
         let mut closed = Closed {
             cooldown: None,
-            sooner: matches!(end, End::Canceled),
+            sooner: self.release(&charge, number, end, at) || matches!(end, End::Canceled),
         };
         let epoch = self.epoch;
         let keyed = self.answers_are_keyed();
@@ -240,6 +258,27 @@ impl Limits {
         }
     }
 
+    /// Lets those go on who wait for the answer to turn `number` although since a
+    /// reload answers concern others. Returns whether there are any.
+    fn release(&mut self, charge: &Charge, number: u64, end: End<'_>, at: Duration) -> bool {
+        let answering = usize::from(self.answers_are_keyed());
+        let end = match end {
+            End::Answered(_) => End::Answered(&[]),
+            // What else it says is for the others.
+            End::Refused(..) | End::Failed | End::Canceled | End::Lost => End::Lost,
+        };
+        let mut released = false;
+        for (index, scope) in self.scopes.iter_mut().enumerate() {
+            let state = scope.get_mut(self.kinds.key(charge, index));
+            let waits = |state: &&mut State| state.cooldown.is_probe(number);
+            if let Some(state) = state.filter(waits).filter(|_| index != answering) {
+                state.ended(number, end, at, &self.cooldown);
+                released = true;
+            }
+        }
+        released
+    }
+
     /// Another run of this program had started so many requests by `at`, which
     /// may be in the past or in the future; told in the order of time.
     pub(crate) fn spent(&mut self, charge: &Charge, times: NonZeroU32, at: Instant) {
@@ -247,7 +286,7 @@ impl Limits {
         // On its way for so long at most.
         let counted = at + self.guard.span();
         for (index, scope) in self.scopes.iter_mut().enumerate() {
-            let (_, state) = scope.enter(charge.key(index), at, counted);
+            let (_, state) = scope.enter(self.kinds.key(charge, index), at, counted);
             state.spent([at, counted], charge, times);
         }
     }
@@ -276,7 +315,7 @@ impl Limits {
     /// The states that `charge` concerns.
     fn each(&mut self, charge: &Charge, mut act: impl FnMut(&mut State)) {
         for (index, scope) in self.scopes.iter_mut().enumerate() {
-            if let Some(state) = scope.get_mut(charge.key(index)) {
+            if let Some(state) = scope.get_mut(self.kinds.key(charge, index)) {
                 act(state);
             }
         }
@@ -285,7 +324,7 @@ impl Limits {
     /// The state whose requests the upstream's refusals and counts concern.
     fn answering(&mut self, charge: &Charge) -> Option<&mut State> {
         let index = usize::from(self.answers_are_keyed());
-        self.scopes[index].get_mut(charge.key(index))
+        self.scopes[index].get_mut(self.kinds.key(charge, index))
     }
 
     /// Whether they concern only those of the same key.

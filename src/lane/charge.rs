@@ -33,6 +33,8 @@ pub(super) struct Tariff {
     kinds: Vec<Kind>,
     most: NonZeroU32,
     seed: Seed,
+    /// The number of the kinds, see [`Limits::kinds`](crate::pacing::Limits::kinds).
+    number: u32,
 }
 
 #[derive(Debug)]
@@ -65,9 +67,12 @@ enum Kind {
 }
 
 impl Tariff {
-    /// That of other settings, with the same keys.
-    pub(super) fn renewed(&self, settings: &config::Upstream) -> Self {
-        Self::new(settings, self.seed)
+    /// That of other settings, with the same keys; its kinds have this number.
+    pub(super) fn renewed(&self, settings: &config::Upstream, number: u32) -> Self {
+        Self {
+            number,
+            ..Self::new(settings, self.seed)
+        }
     }
 
     /// The tariff of `settings`.
@@ -83,6 +88,7 @@ impl Tariff {
             most: settings.most_cost(),
             rules,
             seed,
+            number: 0,
         }
     }
 
@@ -95,7 +101,7 @@ impl Tariff {
             .kinds
             .iter()
             .map(|kind| kind.key(head, caller, self.seed));
-        let keys = (!self.kinds.is_empty()).then(|| keys.collect());
+        let charge = Charge::new(cost, keys.collect(), self.number);
         if self
             .fields
             .iter()
@@ -103,7 +109,7 @@ impl Tariff {
         {
             head::remove(&mut head.headers, |name| self.fields.contains(name));
         }
-        Charge { cost, keys }
+        charge
     }
 }
 

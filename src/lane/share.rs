@@ -182,10 +182,7 @@ mod tests {
     use super::*;
 
     fn charge(keys: &[u64]) -> Charge {
-        Charge {
-            cost: NonZeroU32::new(3).unwrap(),
-            keys: Some(keys.into()),
-        }
+        Charge::new(NonZeroU32::new(3).unwrap(), keys.into(), 0)
     }
 
     #[test]

@@ -53,18 +53,18 @@ impl History {
         history
     }
 
-    /// What two callers, or groups of them, have spent under the same limits.
-    pub(super) fn beside(mut self, other: Self) -> Self {
-        for (log, other) in [
-            (&mut self.costs, other.costs),
-            (&mut self.requests, other.requests),
-        ] {
-            log.reach = log.reach.max(other.reach);
-            log.late = log.late.max(other.late);
-            log.entries.extend(other.entries);
+    /// What callers, or groups of them, have spent together under the same limits.
+    pub(super) fn together(each: impl Iterator<Item = Self>) -> Self {
+        let mut all = Self::default();
+        for one in each {
+            all.costs.extend(one.costs);
+            all.requests.extend(one.requests);
+        }
+        // Once, for there may be very many.
+        for log in [&mut all.costs, &mut all.requests] {
             log.entries.sort_by_key(|(at, _)| *at);
         }
-        self
+        all
     }
 
     /// The same requests as other limits have seen them: what tells more.
@@ -98,6 +98,13 @@ impl History {
 }
 
 impl Log {
+    /// Adds the entries of `other`; their order is lost.
+    fn extend(&mut self, other: Self) {
+        self.reach = self.reach.max(other.reach);
+        self.late = self.late.max(other.late);
+        self.entries.extend(other.entries);
+    }
+
     fn replace_if_farther(&mut self, other: Self) {
         if other.reach > self.reach || self.entries.is_empty() && self.reach.is_zero() {
             *self = other;

@@ -15,8 +15,12 @@ use super::history::History;
 use super::state::State;
 use crate::config::{Limit, Per};
 
-/// The key of those that find no state of their own.
-const OTHERS: u64 = 0;
+/// The key of those that find no state of their own, and the lane's.
+pub(super) const OTHERS: u64 = 0;
+
+/// How long keys are left alone after they were cleaned up, for each of them; the
+/// clean-up takes about a hundredth of it, however few it frees.
+const PAUSE: Duration = Duration::from_micros(10);
 
 /// Limits of one kind, and their states.
 #[derive(Debug)]
@@ -39,6 +43,8 @@ enum States {
         max: usize,
         /// Clean up when there are so many.
         sweep_at: usize,
+        /// And not before this time.
+        sweep_after: Duration,
     },
 }
 
@@ -65,6 +71,7 @@ impl Scope {
                 known: HashMap::new(),
                 max,
                 sweep_at: max.min(64),
+                sweep_after: Duration::ZERO,
             },
         }
     }
@@ -112,16 +119,19 @@ impl Scope {
         now: Duration,
         counted: Duration,
     ) -> (u64, &mut State) {
-        let (known, max, sweep_at) = match &mut self.states {
+        let (known, max, sweep_at, sweep_after) = match &mut self.states {
             States::Lane(state) => return (key, state),
             States::Keyed {
                 known,
                 max,
                 sweep_at,
-            } => (known, *max, sweep_at),
+                sweep_after,
+            } => (known, *max, sweep_at, sweep_after),
         };
         let new = !known.contains_key(&key);
-        if new && known.len() >= *sweep_at {
+        if new && known.len() >= *sweep_at && now >= *sweep_after {
+            let looked_at = u32::try_from(known.len()).unwrap_or(u32::MAX);
+            *sweep_after = now + PAUSE.saturating_mul(looked_at);
             known.retain(|_, state| !state.is_fresh(now));
             *sweep_at = (known.len() * 2).max(64).min(max);
             known.shrink_to(*sweep_at);
@@ -190,8 +200,7 @@ impl Scope {
     /// What is known at `now` of all that was spent.
     pub(super) fn history(&self, now: Duration) -> History {
         let of = |state: &State| History::of(&self.limits, &state.meters, now);
-        let each = self.states().map(|(_, state)| of(state));
-        each.reduce(History::beside).unwrap_or_default()
+        History::together(self.states().map(|(_, state)| of(state)))
     }
 
     /// What was spent before these limits held, nobody knows by whom of those

@@ -75,7 +75,17 @@ impl Rig {
         self.now - self.start
     }
 
+    /// `charge` as one that comes now.
+    fn current(&self, charge: &Charge) -> Charge {
+        Charge::new(charge.cost, charge.keys().into(), self.limits.kinds())
+    }
+
     fn take(&mut self, charge: Charge) -> Turn {
+        self.take_waiting(self.current(&charge))
+    }
+
+    /// The same for one that may have come before a reload.
+    fn take_waiting(&mut self, charge: Charge) -> Turn {
         // Longer than anything takes here.
         let patience = self.now + SECOND * 100_000;
         while let Err(hold) = self.limits.ready(&charge, self.now) {
@@ -104,10 +114,7 @@ fn cost(cost: u32) -> Charge {
 }
 
 fn key(key: u64) -> Charge {
-    Charge {
-        cost: NonZeroU32::MIN,
-        keys: Some(Box::new([key])),
-    }
+    Charge::new(NonZeroU32::MIN, [key].into(), 0)
 }
 
 /// The most that lies in any window `[t, t + period)`.

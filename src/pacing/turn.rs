@@ -13,6 +13,8 @@ pub(crate) struct Charge {
     pub(crate) cost: NonZeroU32,
     /// Its key of each kind, in the order of [`Upstream::kinds`](crate::config::Upstream::kinds).
     pub(crate) keys: Option<Box<[u64]>>,
+    /// Which kinds these are, see [`Limits::kinds`](super::Limits::kinds); 0 without keys.
+    pub(crate) kinds: u32,
 }
 
 /// A turn that was taken. It must be given to [`Limits::close`](super::Limits::close) at its end.
@@ -95,7 +97,23 @@ impl Charge {
 
     /// A request without keys.
     pub(crate) const fn of(cost: NonZeroU32) -> Self {
-        Self { cost, keys: None }
+        Self {
+            cost,
+            keys: None,
+            kinds: 0,
+        }
+    }
+
+    /// A request with these keys, if there are any, of the kinds with this number.
+    pub(crate) fn new(cost: NonZeroU32, keys: Box<[u64]>, kinds: u32) -> Self {
+        match keys.is_empty() {
+            true => Self::of(cost),
+            false => Self {
+                cost,
+                keys: Some(keys),
+                kinds,
+            },
+        }
     }
 
     /// Its key of each kind.
@@ -107,13 +125,5 @@ impl Charge {
     pub(crate) fn line(&self) -> u64 {
         let mix = |line: u64, key: &u64| line.rotate_left(31) ^ key;
         self.keys().iter().fold(0, mix)
-    }
-
-    /// Its key in the scope `index`; the lane's own has none.
-    pub(super) fn key(&self, index: usize) -> u64 {
-        match index.checked_sub(1) {
-            None => 0,
-            Some(kind) => self.keys().get(kind).copied().unwrap_or(0),
-        }
     }
 }

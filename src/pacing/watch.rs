@@ -41,7 +41,7 @@ impl Limits {
                 None => ahead,
                 Some(kind) => in_line.get(kind).copied().unwrap_or(0),
             };
-            let Some(state) = scope.get(charge.key(index)) else {
+            let Some(state) = scope.get(self.kinds.key(charge, index)) else {
                 return Duration::ZERO;
             };
             let wanted = ahead + u64::from(charge.cost.get());

@@ -60,6 +60,8 @@ struct Book {
     clock: Clock,
     /// Turns that are reserved at once; 1 for a record of each.
     batch: u32,
+    /// The number of the kinds whose keys are written now.
+    kinds: u32,
     /// Of these `used` have started, unlike in a record.
     reserved: Reserved,
     record: Vec<u8>,
@@ -110,6 +112,7 @@ impl Journal {
                 dirty: true,
                 clock,
                 batch: batch(settings),
+                kinds: 0,
                 reserved: Reserved::default(),
                 record: Vec::new(),
             }),
@@ -130,13 +133,14 @@ impl Journal {
         }
     }
 
-    /// Takes other settings.
-    pub(crate) fn reconfigure(&self, settings: &config::Upstream) {
+    /// Takes other settings, whose kinds of keys have the number `number`.
+    pub(crate) fn reconfigure(&self, settings: &config::Upstream, number: u32) {
         let mut tending = self.tending();
         tending.reach = reach(settings);
         let kinds = kinds(settings);
         let mut book = self.book();
         book.batch = batch(settings);
+        book.kinds = number;
         if tending.kinds != kinds {
             tending.kinds.clone_from(&kinds);
             if let Err(error) = book.write(&Record::Kinds(kinds)) {
@@ -275,7 +279,12 @@ impl Book {
     fn spend(&mut self, charge: &Charge, now: Instant) -> io::Result<()> {
         let at = self.clock.wall(now);
         if self.batch == 1 || *charge != Charge::ONE {
-            let (times, charge) = (NonZeroU32::MIN, charge.clone());
+            let times = NonZeroU32::MIN;
+            // The kinds change this instant: its keys are not those of the file.
+            let charge = match charge.kinds == self.kinds {
+                true => charge.clone(),
+                false => Charge::of(charge.cost),
+            };
             return self.write(&Record::Spent(Spent { at, times, charge }));
         }
         let reserved = &mut self.reserved;

@@ -135,12 +135,11 @@ impl Record {
             2 => Self::Spent(Spent {
                 at: u64::from_le_bytes(take(payload)?),
                 times: NonZeroU32::new(u32::from_le_bytes(take(payload)?))?,
-                charge: Charge {
-                    cost: NonZeroU32::new(u32::from_le_bytes(take(payload)?))?,
-                    keys: Some(numbers(payload))
-                        .filter(|keys| !keys.is_empty())
-                        .map(Into::into),
-                },
+                charge: Charge::new(
+                    NonZeroU32::new(u32::from_le_bytes(take(payload)?))?,
+                    numbers(payload).into(),
+                    0,
+                ),
             }),
             3 => Self::Reserved(Reserved {
                 at: u64::from_le_bytes(take(payload)?),
@@ -177,10 +176,7 @@ mod tests {
     use super::*;
 
     fn records() -> Vec<Record> {
-        let charge = |keys: &[u64]| Charge {
-            cost: NonZeroU32::new(5).unwrap(),
-            keys: Some(keys).filter(|keys| !keys.is_empty()).map(Into::into),
-        };
+        let charge = |keys: &[u64]| Charge::new(NonZeroU32::new(5).unwrap(), keys.into(), 0);
         let spent = |keys| {
             Record::Spent(Spent {
                 at: 7,

@@ -131,10 +131,7 @@ impl World {
 }
 
 fn key(key: u64) -> Charge {
-    Charge {
-        cost: NonZeroU32::MIN,
-        keys: Some(Box::new([key])),
-    }
+    Charge::new(NonZeroU32::MIN, [key].into(), 0)
 }
 
 #[test]

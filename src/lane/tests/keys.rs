@@ -4,6 +4,7 @@ use ::http::StatusCode;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::config::Config;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -109,16 +110,37 @@ async fn what_waits_for_its_key_is_not_ahead_of_others() {
         rig.settle().await;
     }
     assert_eq!(rig.shared.waiting(), 30);
-    let charge = |key| Charge {
-        keys: Some([key].into()),
-        ..Charge::ONE
-    };
+    let charge = |key| Charge::new(Charge::ONE.cost, [key].into(), 0);
     assert!(rig.shared.wait(&charge(7)) < 3 * SECOND);
     let before = rig.start.elapsed();
     let (status, at) = rig.send("/new").await.unwrap();
     assert_eq!(status, 200);
     assert!(at - before < 2 * SECOND, "{before:?} {at:?}");
     waiting.iter().for_each(JoinHandle::abort);
+}
+
+/// The worker that gave the first of those who waited its turn panicked, and they
+/// were lost.
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_go_on_when_requests_are_told_apart_by_more() {
+    let one = r#"{ rate = "1/s", burst = 1, per = "segment:1" }"#;
+    let two = r#"{ rate = "1/s", burst = 1, per = "segment:2" }"#;
+    let rig = Rig::new(&format!("limits = [{one}]"), PROMPT);
+    let callers = send_in_order(&rig, &numbered("/a", 4)).await;
+    for limits in [format!("{two}, {one}"), two.to_owned()] {
+        let text = format!(
+            "listen = \"127.0.0.1:1\"\n[upstream.a]\nurl = \"http://a\"\nlimits = [{limits}]"
+        );
+        let settings = Config::parse("test", &text).unwrap().upstreams.remove(0);
+        rig.shared.reconfigure(settings, None);
+        tokio::time::sleep(SECOND * 3 / 2).await;
+    }
+    let later = rig.send("/b/0");
+    for (caller, expected) in callers.into_iter().zip(0..) {
+        let (status, at) = caller.await.unwrap();
+        assert_eq!((status.as_u16(), at.as_secs()), (200, expected));
+    }
+    assert_eq!(later.await.unwrap().0, 200);
 }
 
 #[tokio::test(start_paused = true)]

@@ -26,10 +26,7 @@ fn keyed(count: u32) -> config::Limit {
 }
 
 fn charge(cost: u32, keys: &[u64]) -> Charge {
-    Charge {
-        cost: NonZeroU32::new(cost).unwrap(),
-        keys: Some(keys).filter(|keys| !keys.is_empty()).map(Into::into),
-    }
+    Charge::new(NonZeroU32::new(cost).unwrap(), keys.into(), 0)
 }
 
 fn rig(limits: &[config::Limit], max_keys: usize) -> Rig {
@@ -59,7 +56,7 @@ impl Rig {
     }
 
     fn may_start(&mut self, charge: &Charge) -> bool {
-        self.limits.ready(charge, self.now).is_ok()
+        self.limits.ready(&self.current(charge), self.now).is_ok()
     }
 }
 
@@ -186,6 +183,28 @@ fn keys_that_never_come_again_make_room_for_others() {
     }
 }
 
+/// With as many keys as allowed, each request of a further one looked at all of
+/// them: a thousand took eleven seconds beside 100 000 keys.
+#[test]
+fn keys_are_not_looked_through_for_each_request_beyond_them() {
+    let mut rig = rig(&[keyed(100)], 1000);
+    let start = |rig: &mut Rig, key| {
+        let turn = rig.take(charge(1, &[key]));
+        rig.close(turn, End::Answered(&[]));
+    };
+    (1..=1000).for_each(|key| start(&mut rig, key));
+    rig.now = rig.start + SECOND;
+    start(&mut rig, 1001);
+    assert_eq!(rig.limits.keys(), 1001);
+    // By now the first thousand do not matter any more.
+    rig.now += Duration::from_millis(5);
+    start(&mut rig, 1002);
+    assert_eq!(rig.limits.keys(), 1001);
+    rig.now += Duration::from_millis(6);
+    start(&mut rig, 1003);
+    assert_eq!(rig.limits.keys(), 2);
+}
+
 /// Once there had been too many keys, every key that came again joined those that
 /// are not told apart, and kept them from being forgotten: under load all keys
 /// shared one limit for good.
@@ -224,6 +243,106 @@ fn a_probe_that_a_reload_makes_nobodys_is_made_again() {
     rig.advance(rig.now + SECOND * 5);
     assert!(rig.may_start(&charge(1, &[1, 1])));
     assert!(rig.now - rig.start < SECOND * 30);
+}
+
+/// Requests waited with the keys of a header when a reload told callers apart by
+/// their addresses: each header's hash was taken for an address of its own, and all
+/// of them started at once from one.
+#[test]
+fn what_waits_has_no_keys_of_kinds_that_come_later() {
+    let second = of(Some(kind(2)), 1, Counts::Requests);
+    let mut rig = rig(&[keyed(1)], 10);
+    let waiting: Vec<_> = (1..=6).map(|key| charge(1, &[key])).collect();
+    rig.reload(&[second]);
+    let starts: Vec<_> = waiting
+        .into_iter()
+        .map(|charge| {
+            let turn = rig.take_waiting(charge);
+            rig.close(turn, End::Answered(&[]));
+            (rig.now - rig.start).as_secs()
+        })
+        .collect();
+    assert_eq!(starts, [0, 1, 2, 3, 4, 5]);
+    // It may have been the one that started last.
+    assert!(!rig.may_start(&charge(1, &[7])));
+}
+
+/// Requests waited with one key when a reload told them apart by a second: the
+/// first to start panicked, with the limits half charged.
+#[test]
+fn what_waits_keeps_its_keys_of_kinds_that_stay() {
+    let other = of(Some(kind(2)), 10, Counts::Cost);
+    let mut rig = rig(&[keyed(1)], 10);
+    rig.start_for(charge(1, &[1]), Some(TRIP));
+    for limits in [[other.clone(), keyed(1)], [keyed(1), other.clone()]] {
+        rig.reload(&limits);
+        assert!(rig.limits.ready(&charge(1, &[1]), rig.now).is_err());
+        let turn = rig.take_waiting(charge(1, &[2]));
+        rig.close(turn, End::Canceled);
+    }
+    rig.reload(&[other]);
+    let turn = rig.take_waiting(charge(1, &[1]));
+    assert!(turn.charge().keys() == [0] && turn.charge().kinds == rig.limits.kinds());
+    rig.reload(&[of(None, 10, Counts::Cost)]);
+    rig.close(turn, End::Answered(&[]));
+    let turn = rig.take_waiting(charge(1, &[1]));
+    assert_eq!(*turn.charge(), Charge::ONE);
+}
+
+/// A pause became another's by a reload: its probe was never told the answer, and
+/// nothing started any more.
+#[test]
+fn a_pause_ends_whomever_answers_concern_since() {
+    let lane = of(None, 10, Counts::Cost);
+    let with = |limits: &[config::Limit], keyed| {
+        let mut settings = priced(limits);
+        settings.cooldown.keyed = keyed;
+        settings
+    };
+    let both = [lane.clone(), keyed(10)];
+    for (before, after) in [
+        (with(std::slice::from_ref(&lane), true), with(&both, true)),
+        (with(&both, false), with(&both, true)),
+        (with(&both, true), with(&both, false)),
+    ] {
+        for on_its_way in [false, true] {
+            let mut rig = rig(&[], 1);
+            rig.limits = Limits::new(&before, rig.start);
+            let keys = |settings: &config::Upstream| [1][..settings.kinds().len()].to_vec();
+            let refused = rig.take(charge(1, &keys(&before)));
+            rig.close(refused, End::Refused(Some(SECOND), &[]));
+            let early = on_its_way.then(|| rig.take(charge(1, &keys(&before))));
+            rig.limits.reconfigure(&after, rig.now);
+            if let Some(probe) = early {
+                rig.close(probe, End::Failed);
+            }
+            let probe = rig.take(charge(1, &keys(&after)));
+            assert!(!rig.may_start(&charge(1, &[1])), "one probe at a time");
+            assert!(rig.close(probe, End::Answered(&[])).sooner);
+            rig.advance(rig.now + SECOND);
+            assert!(rig.may_start(&charge(1, &[1])));
+            assert!(rig.now - rig.start < SECOND * 5);
+        }
+    }
+}
+
+/// What the keys had spent was sorted anew for each of them, while all requests
+/// waited: 18 s for these.
+#[test]
+fn a_reload_with_many_keys_takes_no_longer_than_they_are_many() {
+    let many = 20_000;
+    let mut rig = rig(&[keyed(10)], many);
+    for key in 1..=many as u64 {
+        rig.now += Duration::from_micros(10);
+        let turn = rig.take(charge(1, &[key]));
+        rig.close(turn, End::Answered(&[]));
+    }
+    let begin = Instant::now();
+    rig.reload(&[of(Some(kind(2)), many as u32 + 1, Counts::Cost)]);
+    let took = begin.elapsed();
+    assert!(took < SECOND * 2, "{took:?}");
+    rig.start_for(charge(1, &[1]), None);
+    assert!(!rig.may_start(&charge(1, &[1])), "something was forgotten");
 }
 
 /// After a restart that knows only a part, a key that is known by that part had

@@ -33,10 +33,7 @@ fn record(random: &mut Random) -> Record {
             Record::Spent(Spent {
                 at: number(random),
                 times: count(random),
-                charge: Charge {
-                    cost: count(random),
-                    keys: Some(keys).filter(|keys| !keys.is_empty()),
-                },
+                charge: Charge::new(count(random), keys, 0),
             })
         }
     }
