@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use pacegate::cli::{self, Cli, Command};
-use pacegate::config::{Config, preset};
+use pacegate::config::{Config, filter, preset};
 use pacegate::daemon::{Daemon, DaemonError, Reload};
 use pacegate::demo;
 use pacegate::{signals, telemetry};
@@ -77,6 +77,7 @@ fn presets(name: Option<&str>) -> ExitCode {
 /// The settings, or what is wrong with them.
 fn load(cli: &Cli) -> Result<Config, String> {
     let config = Config::load(&cli.config).map_err(|problems| problems.to_string())?;
+    cli.log.as_deref().map_or(Ok(()), filter::check)?;
     match telemetry::filter(&config.log, cli.log.as_deref()) {
         Ok(_) => Ok(config),
         Err(error) => Err(format!("pacegate: the log filter is wrong: {error}")),

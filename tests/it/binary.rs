@@ -113,6 +113,24 @@ async fn an_unknown_argument_is_a_mistake_of_the_operator() {
     assert!(ended.complained.contains("--unheard-of"), "{ended:?}");
 }
 
+/// Each was taken for the name of a part of the program, and no line appeared.
+#[tokio::test]
+async fn a_log_filter_that_would_silence_everything_is_a_mistake() {
+    let (_folder, file) = settings("listen = \"127.0.0.1:0\"\n[upstream.a]\nurl = \"http://a\"\n");
+    for (filter, part) in [
+        ("inof", "did you mean `info`?"),
+        ("blah", "did you mean `blah=debug`?"),
+        ("foo=info,,=", "has an empty entry"),
+    ] {
+        for command in ["check", "run"] {
+            let ended = run(&[command, "--config", &file, "--log", filter]).await;
+            assert_eq!(ended.code, Some(2), "{ended:?}");
+            assert!(ended.complained.contains(part), "{ended:?}");
+            assert!(ended.complained.contains("--log"), "{ended:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn presets_lists_them_with_their_sources() {
     let ended = run(&["presets"]).await;
