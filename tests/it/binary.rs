@@ -150,6 +150,18 @@ async fn a_preset_can_be_pasted_into_the_settings() {
     assert_eq!(checked.code, Some(0), "{checked:?}");
 }
 
+/// Some APIs have an address for each account, which a preset cannot know.
+#[tokio::test]
+async fn a_preset_without_an_address_leaves_a_line_for_it() {
+    for name in ["shopify", "atlassian"] {
+        let ended = run(&["presets", name]).await;
+        assert!(
+            ended.said.contains("\n# url = \"https://...\"\n"),
+            "{ended:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn an_unknown_preset_is_a_mistake_of_the_operator() {
     let ended = run(&["presets", "gihtub"]).await;
