@@ -146,6 +146,7 @@ mod tests {
                 port,
                 authority: authority.to_owned(),
             };
+            assert!(url.address().ends_with(&format!("{port}")), "{text}");
             assert_eq!(parse(text), Ok(url), "{text}");
         }
     }
