@@ -5,9 +5,8 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
 use pacegate::cli::{self, Cli, Command};
-use pacegate::config::{Config, preset};
+use pacegate::config::{Config, Listen, filter, preset};
 use pacegate::daemon::{Daemon, DaemonError, Reload};
 use pacegate::demo;
 use pacegate::{signals, telemetry};
@@ -20,10 +19,10 @@ const FAILED: u8 = 1;
 const MISUSED: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_all();
     match &cli.command {
-        None | Some(Command::Run) => run(&cli),
-        Some(Command::Check) => check(&cli),
+        None | Some(Command::Run(_)) => run(&cli),
+        Some(Command::Check(_)) => check(&cli),
         Some(Command::Presets { name }) => presets(name.as_deref()),
         Some(Command::Demo(options)) => demo(options),
     }
@@ -37,17 +36,55 @@ fn run(cli: &Cli) -> ExitCode {
     // The filter was checked with the settings.
     let _ = telemetry::start(&config.log, cli.log.as_deref());
     signals::raise_file_limit();
+    let admin = config.admin.clone();
     let ran = block_on(async {
         let stop = signals::stop().map_err(DaemonError::System)?;
         let reloads = signals::reload().map_err(DaemonError::System)?;
+        let upstreams: Vec<_> = config
+            .upstreams
+            .iter()
+            .map(|one| one.name.clone())
+            .collect();
         let (daemon, cli) = (Daemon::bind(config)?, cli.clone());
         let reload = Reload::new(reloads, move || load(&cli));
+        tracing::info!(
+            admin = shown(admin.as_ref(), &daemon),
+            ?upstreams,
+            "starting"
+        );
         daemon.reloaded_by(reload).run(stop).await
     });
     match ran {
         Ok(_) => ExitCode::SUCCESS,
-        Err(error) => fail(code(&error), &say(&error)),
+        Err(error) => {
+            let hint = hint(&error, admin.as_ref()).unwrap_or_default();
+            fail(code(&error), &format!("{}{hint}", say(&error)))
+        }
     }
+}
+
+/// Where health and metrics are served, with the port that the system chose.
+fn shown(admin: Option<&Listen>, daemon: &Daemon) -> String {
+    match (admin, daemon.admin_address()) {
+        (_, Some(address)) => address.to_string(),
+        (Some(admin), None) => admin.to_string(),
+        (None, None) => "off".to_owned(),
+    }
+}
+
+/// Which setting has the address that cannot be had, on a line of its own.
+fn hint(error: &DaemonError, admin: Option<&Listen>) -> Option<&'static str> {
+    let DaemonError::Listen(error) = error else {
+        return None;
+    };
+    let text = error.to_string();
+    Some(match admin {
+        Some(admin) if text.ends_with(&format!("`{admin}`")) => {
+            "\nhint: this is `admin`, by default 127.0.0.1:8081; \
+             set it to another address, or to \"off\""
+        }
+        _ => "\nhint: this is `listen`; set it to another address",
+    })
 }
 
 fn check(cli: &Cli) -> ExitCode {
@@ -77,6 +114,7 @@ fn presets(name: Option<&str>) -> ExitCode {
 /// The settings, or what is wrong with them.
 fn load(cli: &Cli) -> Result<Config, String> {
     let config = Config::load(&cli.config).map_err(|problems| problems.to_string())?;
+    cli.log.as_deref().map_or(Ok(()), filter::check)?;
     match telemetry::filter(&config.log, cli.log.as_deref()) {
         Ok(_) => Ok(config),
         Err(error) => Err(format!("pacegate: the log filter is wrong: {error}")),

@@ -16,6 +16,7 @@ use toml::Spanned;
 
 use super::fault::{Fault, nearest, quote};
 use super::file::{self, Bytes, Count, Placed, Written};
+use super::filter;
 use super::report::{Problems, Report};
 use super::size;
 use super::{Client, Config, Log, LogFormat, Missing, Shutdown, State};
@@ -145,9 +146,8 @@ fn client(written: &file::Client, report: &mut Report<'_>) -> Client {
 fn log(written: &file::Log, report: &mut Report<'_>) -> Option<Log> {
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
     let filter = written.filter.as_ref();
-    if let Some(empty) = filter.filter(|filter| filter.get_ref().trim().is_empty()) {
-        let fault = Fault::new("is empty, expected a filter such as `info`");
-        report.add(empty.span(), fault.hint("to log nothing, write \"off\""));
+    if let Some(written) = filter {
+        report.check(written.span(), filter::parse(written.get_ref()));
     }
     Some(Log {
         format: choice(written.format.as_ref(), &formats, report)?,

@@ -4,7 +4,8 @@
 //! then means is `check`'s business, and so is everything that concerns more
 //! than one value. Values that `check` may complain about carry their place.
 //! `file/read` gets from text to a [`File`] past every error, `file/value`
-//! knows the values with units, `file/tree` what stands where.
+//! knows the values with units, `file/tree` what stands where, `file/home` where a
+//! misplaced key belongs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use toml::Spanned;
 use super::{Guard, Http2};
 
 mod entry;
+mod home;
 mod read;
 mod tree;
 mod value;

@@ -99,7 +99,8 @@ impl Preset {
         }
         text.push_str(&format!("[upstream.{}]\n", self.name));
         if self.settings.url.is_none() {
-            text.push_str("# url = \"https://...\" depends on your account.\n");
+            text.push_str("# Your own address, which depends on your account; required.\n");
+            text.push_str("# url = \"https://...\"\n");
         }
         for line in &self.lines {
             text.push_str(&format!("{line}\n"));

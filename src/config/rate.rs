@@ -95,11 +95,16 @@ fn whole(digits: &str) -> Option<u32> {
 }
 
 fn suggest(text: &str) -> Option<String> {
-    let plain: String = text
+    let mut plain: String = text
         .to_lowercase()
         .replace(" per ", "/")
         .split_whitespace()
         .collect();
+    for (end, unit) in [("rps", "/s"), ("rpm", "/min"), ("rph", "/h")] {
+        if let Some(count) = plain.strip_suffix(end) {
+            plain = format!("{count}{unit}");
+        }
+    }
     if read(&plain).is_some() {
         return Some(plain);
     }
@@ -195,6 +200,8 @@ mod tests {
             ("10/S", Some("10/s")),
             ("10 per minute", Some("10/minute")),
             ("10", Some("10/s")),
+            ("10rps", Some("10/s")),
+            ("10 RPM", Some("10/min")),
             ("0.5/s", Some("1/2s")),
             ("1.5/s", Some("3/2s")),
             ("0.1/10s", Some("1/100s")),

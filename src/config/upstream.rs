@@ -76,6 +76,16 @@ pub struct Url {
     pub authority: String,
 }
 
+impl Url {
+    /// `host:port`, the port always written.
+    pub fn address(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+}
+
 /// Which requests belong to an upstream. An empty route takes all.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Route {

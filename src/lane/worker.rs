@@ -208,10 +208,12 @@ fn outage(
             .collect();
         tracing::warn!(
             upstream = shared.name,
+            address = shared.settings().url.address(),
             %error,
-            cause = causes.join(": "),
+            cause = (!causes.is_empty()).then(|| causes.join(": ")),
             waiting = shared.waiting(),
-            "no connection to the upstream"
+            hold = ?hold,
+            "no connection to the upstream: requests are held as long as `retry.hold` says"
         );
     }
     for call in ended {

@@ -348,6 +348,10 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TimedOut(step) => write!(f, "{step} took too long"),
+            // The library has one type for both steps, and only its text tells.
+            Self::Tcp(error) if error.to_string() == "dns error" => {
+                f.write_str("DNS lookup failed")
+            }
             Self::Tcp(_) => f.write_str("TCP connection failed"),
             Self::Tls(_) => f.write_str("TLS handshake failed"),
             Self::Http(_) => f.write_str("HTTP handshake failed"),

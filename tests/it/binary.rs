@@ -1,7 +1,7 @@
 //! The program: arguments, exit codes, signals.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -113,6 +113,24 @@ async fn an_unknown_argument_is_a_mistake_of_the_operator() {
     assert!(ended.complained.contains("--unheard-of"), "{ended:?}");
 }
 
+/// Each was taken for the name of a part of the program, and no line appeared.
+#[tokio::test]
+async fn a_log_filter_that_would_silence_everything_is_a_mistake() {
+    let (_folder, file) = settings("listen = \"127.0.0.1:0\"\n[upstream.a]\nurl = \"http://a\"\n");
+    for (filter, part) in [
+        ("inof", "did you mean `info`?"),
+        ("blah", "did you mean `blah=debug`?"),
+        ("foo=info,,=", "has an empty entry"),
+    ] {
+        for command in ["check", "run"] {
+            let ended = run(&[command, "--config", &file, "--log", filter]).await;
+            assert_eq!(ended.code, Some(2), "{ended:?}");
+            assert!(ended.complained.contains(part), "{ended:?}");
+            assert!(ended.complained.contains("--log"), "{ended:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn presets_lists_them_with_their_sources() {
     let ended = run(&["presets"]).await;
@@ -132,6 +150,18 @@ async fn a_preset_can_be_pasted_into_the_settings() {
     assert_eq!(checked.code, Some(0), "{checked:?}");
 }
 
+/// Some APIs have an address for each account, which a preset cannot know.
+#[tokio::test]
+async fn a_preset_without_an_address_leaves_a_line_for_it() {
+    for name in ["shopify", "atlassian"] {
+        let ended = run(&["presets", name]).await;
+        assert!(
+            ended.said.contains("\n# url = \"https://...\"\n"),
+            "{ended:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn an_unknown_preset_is_a_mistake_of_the_operator() {
     let ended = run(&["presets", "gihtub"]).await;
@@ -147,7 +177,10 @@ async fn an_unknown_preset_is_a_mistake_of_the_operator() {
 async fn a_port_in_use_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    for (listen, admin) in [(address.as_str(), FREE), (FREE, address.as_str())] {
+    for (listen, admin, key) in [
+        (address.as_str(), FREE, "`listen`"),
+        (FREE, address.as_str(), "`admin`"),
+    ] {
         let toml = format!("listen = \"{listen}\"\nadmin = \"{admin}\"\n");
         let (_folder, file) = settings(&format!("{toml}[upstream.a]\nurl = \"http://a\"\n"));
         let ended = run(&["run", "--config", &file]).await;
@@ -157,6 +190,8 @@ async fn a_port_in_use_is_named() {
             "{ended:?}"
         );
         assert!(ended.complained.contains("in use"), "{ended:?}");
+        let hint = format!("hint: this is {key}");
+        assert!(ended.complained.contains(&hint), "{ended:?}");
     }
 }
 
@@ -207,6 +242,99 @@ async fn until_ready(mut command: Command) -> (Running, SocketAddr) {
     let (_, rest) = line.split_once("addresses=[").unwrap();
     let (address, _) = rest.split_once(']').unwrap();
     (running, address.parse().unwrap())
+}
+
+/// The first line of the log of `file`'s settings that holds `part`; a caller asks
+/// for something as soon as it is ready.
+async fn line_of_log(file: &str, part: &'static str) -> String {
+    let mut command = program(&["run", "--config", file]);
+    let mut running = Running(command.stderr(Stdio::piped()).spawn().unwrap());
+    let complains = running.0.stderr.take().unwrap();
+    let found = tokio::task::spawn_blocking(move || {
+        let mut asks = None;
+        BufReader::new(complains)
+            .lines()
+            .map(Result::unwrap)
+            .find(|line| {
+                if let Some((_, rest)) = line.split_once("addresses=[") {
+                    let (address, _) = rest.split_once(']').unwrap();
+                    let mut caller = std::net::TcpStream::connect(address).unwrap();
+                    caller
+                        .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+                        .unwrap();
+                    asks = Some(caller);
+                }
+                line.contains(part)
+            })
+    });
+    soon("the line", found).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn it_says_where_its_admin_is_and_which_upstreams_it_has() {
+    let (_folder, file) = settings(&format!(
+        "listen = \"{FREE}\"\nadmin = \"{FREE}\"\n[upstream.github]\nurl = \"http://a\"\n"
+    ));
+    let line = line_of_log(&file, "starting").await;
+    assert!(line.contains("admin=\"127.0.0.1:"), "{line}");
+    assert!(!line.contains("127.0.0.1:0"), "{line}");
+    assert!(line.contains("upstreams=[\"github\"]"), "{line}");
+}
+
+#[tokio::test]
+async fn an_outage_names_the_address_the_step_and_the_time_of_the_hold() {
+    let free = TcpListener::bind(FREE).unwrap().local_addr().unwrap();
+    for (address, step) in [
+        (free.to_string(), "TCP connection failed"),
+        ("nowhere.invalid:81".to_owned(), "DNS lookup failed"),
+    ] {
+        let (_folder, file) = settings(&format!(
+            "listen = \"{FREE}\"\nadmin = \"{FREE}\"\n[upstream.a]\nurl = \"http://{address}\"\n\
+             retry.hold = \"7s\"\ntimeouts.dns = \"100ms\"\nconnection.attempts = 1\n"
+        ));
+        let line = line_of_log(&file, "no connection").await;
+        for part in [
+            &format!("address=\"{address}\""),
+            step,
+            "hold=7s",
+            "are held",
+        ] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_command_offers_no_option_that_it_ignores() {
+    for (command, offered) in [
+        ("run", true),
+        ("check", true),
+        ("demo", false),
+        ("presets", false),
+    ] {
+        let ended = run(&[command, "--help"]).await;
+        for option in ["--config", "--log"] {
+            assert_eq!(ended.said.contains(option), offered, "{ended:?}");
+        }
+    }
+    let ended = run(&["--help"]).await;
+    assert!(
+        ended
+            .said
+            .contains("Without a command, pacegate starts the daemon")
+    );
+}
+
+#[tokio::test]
+async fn an_option_behind_the_command_wins_over_one_before() {
+    let (_folder, file) = settings("");
+    for arguments in [
+        ["--config", "absent.toml", "check", "--config", &file],
+        ["--config", &file, "check", "--log", "info"],
+    ] {
+        let ended = run(&arguments).await;
+        assert!(ended.complained.contains("listen: is missing"), "{ended:?}");
+    }
 }
 
 fn signal(running: &Running, name: &str) {

@@ -120,11 +120,23 @@ pub(super) fn parse(text: &str, port: u16) -> Result<Listen, Fault> {
     };
     match numeric.parse() {
         Ok(address) => Ok(Listen::Tcp(address)),
+        Err(_) if has_large_port(text) => Err(Fault::new(format!(
+            "{} has too large a port, expected at most {}",
+            quote(text),
+            u16::MAX
+        ))),
         Err(_) => {
             let fault = Fault::new(format!("{} is not an address, {EXPECTED}", quote(text)));
             Err(fault.meant(suggest(text, port)))
         }
     }
+}
+
+/// Whether only the size of the port makes it no port.
+fn has_large_port(text: &str) -> bool {
+    let (_, port) = text.rsplit_once(':').unwrap_or(("", text));
+    let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    digits && port.parse::<u16>().is_err()
 }
 
 fn unix(text: &str, path: &str) -> Result<Listen, Fault> {

@@ -1,9 +1,11 @@
 //! `[upstream.NAME.headers]`: fields that are set on every request.
 //!
-//! A value is a secret until proven otherwise: no message here repeats one,
-//! nor the content or the name of a file. Fields by which HTTP frames messages and
-//! manages connections belong to the proxy, and are refused.
+//! A value is a secret until proven otherwise: no message here repeats one, nor
+//! the content of a file, nor the name of one that may be a secret put in the wrong
+//! place. Fields by which HTTP frames messages and manages connections belong to the
+//! proxy, and are refused.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Component, Path};
@@ -41,6 +43,9 @@ const SECRET: [&str; 4] = [
 
 /// The longest value, in bytes; more would not pass any server.
 const LONGEST: u64 = 64 << 10;
+
+/// The longest end of a file's name, in bytes: the last part of a token is longer.
+const LONGEST_EXTENSION: usize = 10;
 
 /// Checks the fields of one upstream, in the order of the file.
 pub(super) fn all(
@@ -113,8 +118,8 @@ fn from_source(
 ) -> Option<Value> {
     let (written, content) = match (&source.file, &source.credential) {
         (Some(file), None) => {
-            let path = places.directory.join(file.get_ref());
-            (file, read(&path))
+            let content = read(&places.directory.join(file.get_ref()));
+            (file, content.map_err(|fault| named(file.get_ref(), fault)))
         }
         (None, Some(name)) => (name, credential(name.get_ref(), places)),
         (Some(_), Some(credential)) => {
@@ -178,7 +183,40 @@ fn read(path: &Path) -> Result<String, Fault> {
 }
 
 fn unreadable(error: &io::Error) -> Fault {
-    Fault::new(format!("cannot be read: {}", reason(error)))
+    let fault = Fault::new(format!("cannot be read: {}", reason(error)));
+    match error.kind() {
+        io::ErrorKind::NotFound => fault.hint(
+            "create it: files are looked for from the folder of the settings file, \
+             credentials in $CREDENTIALS_DIRECTORY",
+        ),
+        io::ErrorKind::PermissionDenied => fault.hint("let the user that runs pacegate read it"),
+        _ => fault,
+    }
+}
+
+/// The fault of the file `name`, with its name if that is no secret.
+fn named(name: &str, mut fault: Fault) -> Fault {
+    if is_path(name) {
+        fault.text = format!("{} {}", quote(name), fault.text);
+    }
+    fault
+}
+
+/// Whether `text` can only be a path: tokens and keys neither begin like one nor
+/// end like the name of a file.
+fn is_path(text: &str) -> bool {
+    let path = Path::new(text);
+    let extension = path.extension().and_then(OsStr::to_str);
+    let named = extension.is_some_and(|end| {
+        end.len() <= LONGEST_EXTENSION && end.bytes().all(|b| b.is_ascii_alphabetic())
+    });
+    named || ["./", "../"].iter().any(|start| text.starts_with(start)) || is_there(path.parent())
+}
+
+/// Whether it is a folder below the root, by its absolute path.
+fn is_there(folder: Option<&Path>) -> bool {
+    folder
+        .is_some_and(|folder| folder.is_absolute() && folder.parent().is_some() && folder.is_dir())
 }
 
 /// Checks a value by RFC 9110, section 5.5.
@@ -225,6 +263,23 @@ mod tests {
         assert_eq!(field_name("X-Client"), Ok("x-client".to_owned()));
         for name in ["Host", "TE", "transfer-encoding", "x y", ""] {
             assert!(field_name(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_a_file_only_if_it_is_no_secret() {
+        for path in ["github.token", "keys/a.key", "../token", "/etc/token"] {
+            assert!(is_path(path), "{path}");
+        }
+        for secret in [
+            "ghp_a1B2c3",
+            "abc.def.a1b2c3d4e5f6g7",
+            "a/b+c==",
+            "/b+c/d==",
+            "/b+c",
+            "",
+        ] {
+            assert!(!is_path(secret), "{secret}");
         }
     }
 

@@ -27,7 +27,11 @@ pub(super) fn parse(text: &str) -> Result<Url, Fault> {
             "{} goes on after the host, expected nothing there",
             quote(text)
         );
-        return Err(Fault::new(fault).meant(near));
+        let fault = Fault::new(fault);
+        return Err(match near {
+            Some(near) => fault.hint(format!("write {}: callers send the rest", quote(near))),
+            None => fault,
+        });
     }
     let (host, port) = split_port(authority)?;
     let default = if https { 443 } else { 80 };
@@ -142,6 +146,7 @@ mod tests {
                 port,
                 authority: authority.to_owned(),
             };
+            assert!(url.address().ends_with(&format!("{port}")), "{text}");
             assert_eq!(parse(text), Ok(url), "{text}");
         }
     }

@@ -11,7 +11,8 @@ use std::ops::Range;
 use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue, Deserializer, Error};
 
-use super::tree::{Spot, Tree, remove};
+use super::home;
+use super::tree::{Spot, Step, Tree, remove};
 use crate::config::fault::{Fault, nearest, quote};
 use crate::config::report::Report;
 
@@ -32,6 +33,7 @@ const LOCAL: [&str; 8] = [
 ];
 
 const DUPLICATE: &str = "duplicate key";
+const NAMELESS: &str = "write `[upstream.NAME]`, with a name of your choice";
 const UNQUOTED: &str = "string values must be quoted";
 
 /// Reads what can be read of `text`, and reports what cannot.
@@ -128,11 +130,16 @@ fn explain<'m>(message: &'m str, spot: &Spot<'_>) -> (Fault, Option<&'m str>) {
     };
     if spot.is_key && found.starts_with("unknown field ") {
         let key = spot.name();
+        let fault = Fault::new(format!("unknown key {}, expected {expected}", quote(key)));
+        if let Some(home) = home::hint(spot) {
+            return (fault.hint(home), None);
+        }
         let meant = nearest(key, expected.split('`').skip(1).step_by(2));
-        let text = format!("unknown key {}, expected {expected}", quote(key));
-        return (Fault::new(text).meant(meant), meant);
+        return (fault.meant(meant), meant);
     }
-    if found.starts_with("invalid type: ") {
+    // serde takes an array for a struct whose fields have no names.
+    let unnamed = is_nameless(&spot.steps) && !spot.value.is_table();
+    if found.starts_with("invalid type: ") || unnamed && !spot.is_key {
         return (wrong_type(spot, expected), None);
     }
     (Fault::parse(message), None)
@@ -156,9 +163,25 @@ fn wrong_type(spot: &Spot<'_>, expected: &str) -> Fault {
         DeValue::Table(_) => (None, "a table"),
     };
     let Some(shown) = shown.filter(|_| !spot.is_secret()) else {
-        return Fault::new(format!("this is {kind}, expected {expected}"));
+        let fault = Fault::new(format!("this is {kind}, expected {expected}"));
+        return match spot.value {
+            _ if is_nameless(&spot.steps) => fault.hint(NAMELESS),
+            DeValue::Table(_) if expected == "an array" => fault.hint("did you mean [{ ... }]?"),
+            _ => fault,
+        };
     };
+    // It would have been read, were it smaller.
+    if matches!(spot.value, DeValue::Integer(_))
+        && expected.starts_with("a whole number")
+        && !shown.starts_with("`-")
+    {
+        let most = u32::MAX;
+        return Fault::new(format!("{shown} is too large, expected at most {most}"));
+    }
     let fault = Fault::new(format!("{shown} is {kind}, expected {expected}"));
+    if is_nameless(&spot.steps) {
+        return fault.hint(NAMELESS);
+    }
     match spot.value.as_str() {
         Some(text) if expected == "an array" => {
             fault.hint(format!("did you mean [\"{}\"]?", text.escape_debug()))
@@ -166,4 +189,9 @@ fn wrong_type(spot: &Spot<'_>, expected: &str) -> Fault {
         Some(text) => fault.meant(["true", "false"].contains(&text).then_some(text)),
         None => fault,
     }
+}
+
+/// Whether something else stands where each upstream has its table.
+fn is_nameless(steps: &[Step]) -> bool {
+    matches!(steps, [Step::Key(root), Step::Key(_)] if root == "upstream")
 }

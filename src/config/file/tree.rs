@@ -245,7 +245,7 @@ fn render(steps: &[Step]) -> String {
     path
 }
 
-fn render_key(key: &str) -> Cow<'_, str> {
+pub(super) fn render_key(key: &str) -> Cow<'_, str> {
     let bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if !key.is_empty() && key.chars().all(bare) {
         Cow::Borrowed(key)

@@ -97,7 +97,10 @@ impl<'t> Excerpts<'t> {
     fn is_secret(&self, line: &Range<usize>) -> bool {
         let text = self.text[line.clone()].to_lowercase();
         has_userinfo(&text)
-            || SECRET_NAMES.iter().any(|name| text.contains(name))
+            || SECRET_NAMES
+                .iter()
+                .flat_map(|name| text.match_indices(name))
+                .any(|(start, name)| !is_mention(&text[..start], &text[start + name.len()..]))
             || self
                 .secrets
                 .iter()
@@ -120,6 +123,15 @@ impl<'t> Excerpts<'t> {
         let shown: String = shown.chars().map(printable).collect();
         format!("{gutter} |\n{number} | {shown}\n{gutter} | {indent}{carets}")
     }
+}
+
+/// Whether the name between `before` and `after` is part of a value that only
+/// mentions a field, as `per = "header:authorization"` does.
+fn is_mention(before: &str, after: &str) -> bool {
+    let in_word = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let begins = before.trim_end_matches(in_word).ends_with("\"header:");
+    let rest = after.trim_start_matches(in_word).strip_prefix('"');
+    begins && rest.is_some_and(|rest| !rest.trim_start().starts_with('='))
 }
 
 /// `headers` as a word of its own, and not as the end of `max_headers`.
@@ -187,6 +199,14 @@ mod tests {
         assert!(excerpts.value(&at(text, "y")).is_some());
         assert!(excerpts.value(&at(text, "Cookie")).is_none());
         assert!(excerpts.value(&at(text, "\"https://u:p@h\"")).is_none());
+    }
+
+    #[test]
+    fn shows_a_line_that_only_mentions_a_field() {
+        let text = "per = \"header:x-authorization\"\nx = \"header:authorization: s3\"";
+        let excerpts = Excerpts::new(text, Vec::new());
+        assert!(excerpts.value(&at(text, "per")).is_some());
+        assert!(excerpts.value(&at(text, "x =")).is_none());
     }
 
     #[test]
