@@ -58,8 +58,10 @@ pub struct Daemon {
 /// Why the daemon cannot start, or why it failed while running.
 #[derive(Debug)]
 pub enum DaemonError {
-    /// A socket cannot be had.
+    /// A socket for callers cannot be had.
     Listen(ListenError),
+    /// The admin socket cannot be had.
+    Admin(ListenError),
     /// An upstream cannot be set up.
     Upstream(String, Box<dyn Error + Send + Sync>),
     /// What was spent cannot be kept.
@@ -104,7 +106,7 @@ impl Daemon {
         Ok(Self {
             dialers: dialers(&config)?,
             bound: Bound::new(&config.listen, config.threads.get()).map_err(DaemonError::Listen)?,
-            admin: Bound::new(&admin, 1).map_err(DaemonError::Listen)?,
+            admin: Bound::new(&admin, 1).map_err(DaemonError::Admin)?,
             state: State::open(&config.state).map_err(DaemonError::State)?,
             reload: None,
             config,
@@ -159,7 +161,12 @@ impl Daemon {
             beside.spawn(parts.admin().run(listener));
         }
         systemd::ready("serving");
-        tracing::info!(addresses = ?self.bound.addresses, "ready");
+        tracing::info!(
+            addresses = ?self.bound.addresses,
+            admin = ?self.admin.addresses,
+            upstreams = ?lanes.names(),
+            "ready"
+        );
         if !self
             .bound
             .addresses
@@ -322,7 +329,11 @@ impl Parts {
 impl fmt::Display for DaemonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Listen(error) => error.fmt(f),
+            Self::Listen(error) => write!(f, "`listen`: {error}"),
+            Self::Admin(error) => write!(
+                f,
+                "`admin`, by default 127.0.0.1:8081 (\"off\" for none): {error}"
+            ),
             Self::Upstream(name, error) => write!(f, "upstream.{name}: {error}"),
             Self::State(error) => error.fmt(f),
             Self::System(_) => f.write_str("the system refuses a thread"),
@@ -334,7 +345,7 @@ impl fmt::Display for DaemonError {
 impl Error for DaemonError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Listen(error) => error.source(),
+            Self::Listen(error) | Self::Admin(error) => error.source(),
             Self::Upstream(_, error) => error.source(),
             Self::State(error) => error.source(),
             Self::System(error) => Some(error),

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use pacegate::cli::{self, Cli, Command};
-use pacegate::config::{Config, Listen, filter, preset};
+use pacegate::config::{Config, filter, preset};
 use pacegate::daemon::{Daemon, DaemonError, Reload};
 use pacegate::demo;
 use pacegate::{signals, telemetry};
@@ -36,55 +36,17 @@ fn run(cli: &Cli) -> ExitCode {
     // The filter was checked with the settings.
     let _ = telemetry::start(&config.log, cli.log.as_deref());
     signals::raise_file_limit();
-    let admin = config.admin.clone();
     let ran = block_on(async {
         let stop = signals::stop().map_err(DaemonError::System)?;
         let reloads = signals::reload().map_err(DaemonError::System)?;
-        let upstreams: Vec<_> = config
-            .upstreams
-            .iter()
-            .map(|one| one.name.clone())
-            .collect();
         let (daemon, cli) = (Daemon::bind(config)?, cli.clone());
         let reload = Reload::new(reloads, move || load(&cli));
-        tracing::info!(
-            admin = shown(admin.as_ref(), &daemon),
-            ?upstreams,
-            "starting"
-        );
         daemon.reloaded_by(reload).run(stop).await
     });
     match ran {
         Ok(_) => ExitCode::SUCCESS,
-        Err(error) => {
-            let hint = hint(&error, admin.as_ref()).unwrap_or_default();
-            fail(code(&error), &format!("{}{hint}", say(&error)))
-        }
+        Err(error) => fail(code(&error), &say(&error)),
     }
-}
-
-/// Where health and metrics are served, with the port that the system chose.
-fn shown(admin: Option<&Listen>, daemon: &Daemon) -> String {
-    match (admin, daemon.admin_address()) {
-        (_, Some(address)) => address.to_string(),
-        (Some(admin), None) => admin.to_string(),
-        (None, None) => "off".to_owned(),
-    }
-}
-
-/// Which setting has the address that cannot be had, on a line of its own.
-fn hint(error: &DaemonError, admin: Option<&Listen>) -> Option<&'static str> {
-    let DaemonError::Listen(error) = error else {
-        return None;
-    };
-    let text = error.to_string();
-    Some(match admin {
-        Some(admin) if text.ends_with(&format!("`{admin}`")) => {
-            "\nhint: this is `admin`, by default 127.0.0.1:8081; \
-             set it to another address, or to \"off\""
-        }
-        _ => "\nhint: this is `listen`; set it to another address",
-    })
 }
 
 fn check(cli: &Cli) -> ExitCode {
@@ -123,7 +85,10 @@ fn load(cli: &Cli) -> Result<Config, String> {
 
 fn code(error: &DaemonError) -> u8 {
     match error {
-        DaemonError::Listen(_) | DaemonError::Upstream(..) | DaemonError::State(_) => MISUSED,
+        DaemonError::Listen(_)
+        | DaemonError::Admin(_)
+        | DaemonError::Upstream(..)
+        | DaemonError::State(_) => MISUSED,
         DaemonError::System(_) | DaemonError::CoreLost => FAILED,
     }
 }

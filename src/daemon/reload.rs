@@ -118,6 +118,12 @@ impl Lanes {
         self.roster.subscribe()
     }
 
+    /// The names of the upstreams, in the order of the settings.
+    pub(super) fn names(&self) -> Vec<&str> {
+        let upstreams = self.config.upstreams.iter();
+        upstreams.map(|upstream| upstream.name.as_str()).collect()
+    }
+
     /// How reloads went.
     pub(super) fn reloads(&self) -> &Arc<Reloads> {
         &self.reloads

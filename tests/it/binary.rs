@@ -190,8 +190,7 @@ async fn a_port_in_use_is_named() {
             "{ended:?}"
         );
         assert!(ended.complained.contains("in use"), "{ended:?}");
-        let hint = format!("hint: this is {key}");
-        assert!(ended.complained.contains(&hint), "{ended:?}");
+        assert!(ended.complained.contains(key), "{ended:?}");
     }
 }
 
@@ -275,8 +274,8 @@ async fn it_says_where_its_admin_is_and_which_upstreams_it_has() {
     let (_folder, file) = settings(&format!(
         "listen = \"{FREE}\"\nadmin = \"{FREE}\"\n[upstream.github]\nurl = \"http://a\"\n"
     ));
-    let line = line_of_log(&file, "starting").await;
-    assert!(line.contains("admin=\"127.0.0.1:"), "{line}");
+    let line = line_of_log(&file, "ready").await;
+    assert!(line.contains("admin=[127.0.0.1:"), "{line}");
     assert!(!line.contains("127.0.0.1:0"), "{line}");
     assert!(line.contains("upstreams=[\"github\"]"), "{line}");
 }
