@@ -212,14 +212,17 @@ impl Meter {
         }
     }
 
-    /// About how long it takes until `behind` more than are left could start.
-    pub(super) fn takes(&self, behind: u64) -> Duration {
-        let bucket = match &self.rule {
-            Rule::Window(_, spacing) => spacing.bucket(),
-            Rule::Bucket(bucket) => bucket,
+    /// About how long it takes from `now` until the last of `wanted` can start.
+    /// What is on its way is taken to be counted now.
+    pub(super) fn takes(&self, now: Duration, wanted: u64) -> Duration {
+        let few = u32::try_from(wanted).unwrap_or(u32::MAX);
+        let ready = match &self.rule {
+            Rule::Window(window, spacing) => window
+                .nth_ready_at(now, wanted, self.open)
+                .max(spacing.bucket().ready_at(now, 0, few)),
+            Rule::Bucket(bucket) => bucket.ready_at(now, 0, few.saturating_add(self.open)),
         };
-        let behind = u32::try_from(behind).unwrap_or(u32::MAX);
-        bucket.interval().saturating_mul(behind)
+        ready - now
     }
 
     /// Whether a new meter would decide as this one from `now` on.

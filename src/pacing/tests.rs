@@ -190,10 +190,39 @@ fn without_limits_every_request_starts_at_once() {
 fn the_projected_wait_counts_the_cost_of_those_ahead() {
     let mut rig = Rig::new(&[limit(10, SECOND, 10, true)], SECOND);
     assert_eq!(rig.wait(9), Duration::ZERO);
-    assert_eq!(rig.wait(29), SECOND * 2);
+    assert_eq!(rig.wait(29), slow_second() * 2);
     rig.start(None);
     assert_eq!(rig.left(), 9);
     assert_eq!(rig.limits.starts_within(rig.now, SECOND / 2), 9);
+}
+
+/// The wait was that of the spacing alone, so that callers of a full window were
+/// let in to wait in vain, and others refused who could have gone in time.
+#[test]
+fn the_projected_wait_is_the_windows_where_that_is_longer() {
+    let minute = SECOND * 60;
+    let mut rig = Rig::new(&[limit(10, minute, 10, true)], SECOND);
+    for _ in 0..10 {
+        rig.start(Some(Duration::ZERO));
+        rig.advance(rig.now + SECOND / 10);
+    }
+    let full = slow_second() * 60 - SECOND;
+    assert!(rig.wait(0).abs_diff(full) < SECOND / 1000);
+    let third = full + SECOND / 5;
+    assert!(rig.wait(2).abs_diff(third) < SECOND / 1000);
+    assert!(rig.wait(12).abs_diff(third + slow_second() * 60) < SECOND / 1000);
+    rig.advance(rig.now + SECOND * 55);
+    let soon = full - SECOND * 55;
+    assert!(rig.wait(0).abs_diff(soon) < SECOND / 1000);
+}
+
+#[test]
+fn the_projected_wait_for_a_bucket_counts_what_is_on_its_way() {
+    let mut rig = Rig::new(&[limit(2, SECOND, 4, false)], SECOND);
+    rig.start(None);
+    assert_eq!(rig.wait(2), Duration::ZERO);
+    let half = slow_second() / 2 + Duration::from_nanos(1);
+    assert_eq!(rig.wait(4), half * 2);
 }
 
 #[test]

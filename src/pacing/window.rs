@@ -114,6 +114,19 @@ impl Window {
         (counted + self.period).max(now)
     }
 
+    /// About when the `nth` cost from now can start, the first being 1, if all
+    /// before it start as soon as they can: `now` or later, and not too late.
+    pub(super) fn nth_ready_at(&self, now: Duration, nth: u64, open: u32) -> Duration {
+        let count = u64::from(self.count.get());
+        let before = nth.saturating_sub(1);
+        // One as far from the next of these as the window is large goes a period
+        // before it.
+        let [periods, rest] = [before / count, before % count + 1];
+        let [periods, rest] = [periods, rest].map(|of| u32::try_from(of).unwrap_or(u32::MAX));
+        let ready = self.ready_at(now, rest, open, now);
+        ready.saturating_add(self.period.saturating_mul(periods))
+    }
+
     /// The most that may be counted in one period.
     pub(super) fn count(&self) -> NonZeroU32 {
         self.count
