@@ -117,13 +117,13 @@ impl Meter {
         charge: &Charge,
         count: NonZeroU32,
     ) {
-        let cost = self.cost(charge).saturating_mul(count);
+        let cost = self.cost(charge);
         match &mut self.rule {
             Rule::Window(window, spacing) => {
-                window.counted(counted, cost);
-                spacing.bucket().spend(started, cost);
+                window.counted(counted, cost.saturating_mul(count));
+                spacing.bucket().recall(started, cost, count);
             }
-            Rule::Bucket(bucket) => bucket.spend(counted, cost),
+            Rule::Bucket(bucket) => bucket.recall(counted, cost, count),
         }
     }
 
