@@ -170,6 +170,13 @@ impl Meter {
         }
     }
 
+    /// Whether what `other` has saved up takes a period of this one or longer to
+    /// go at the rate of this one, and is no burst then.
+    pub(super) fn spreads(&self, other: &Self) -> bool {
+        let ((most, period), (saved, longer)) = (self.most(), other.most());
+        most <= saved && period < longer
+    }
+
     /// Nothing starts before `until`, and no burst follows.
     pub(super) fn empty_until(&self, until: Duration) {
         match &self.rule {
@@ -254,6 +261,17 @@ impl Meter {
         match &self.rule {
             Rule::Window(window, _) => window.late(),
             Rule::Bucket(_) => Duration::ZERO,
+        }
+    }
+
+    /// The most it ever lets start at once, and how long that takes to come back.
+    fn most(&self) -> (NonZeroU32, Duration) {
+        match &self.rule {
+            Rule::Window(window, _) => (window.count(), window.period()),
+            Rule::Bucket(bucket) => {
+                let size = bucket.size();
+                (size, bucket.interval().saturating_mul(size.get()))
+            }
         }
     }
 

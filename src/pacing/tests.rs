@@ -311,6 +311,48 @@ fn a_refusal_stops_all_until_a_probe_is_answered_and_no_burst_follows() {
     assert_eq!(starts, [5500, 5600, 5700, 5800, 5900, 6000, 6100]);
 }
 
+/// One refusal emptied every limit, so that the hour's set the pace for an hour
+/// with nearly all of it left.
+#[test]
+fn after_a_refusal_the_shortest_limit_sets_the_pace_unless_another_allows_less() {
+    let hour = SECOND * 3600;
+    let minute = SECOND * 60;
+    for (limits, pace) in [
+        (
+            [limit(20, SECOND, 20, true), limit(3600, hour, 3600, true)],
+            50,
+        ),
+        (
+            [limit(3600, hour, 3600, false), limit(20, SECOND, 1, true)],
+            50,
+        ),
+        // A minute's count would be a burst here.
+        (
+            [limit(1000, SECOND, 1000, true), limit(10, minute, 10, true)],
+            6000,
+        ),
+        (
+            [limit(10, minute, 10, true), limit(1000, SECOND, 1, true)],
+            6000,
+        ),
+    ] {
+        let mut rig = Rig::new(&limits, SECOND);
+        let turn = rig.take(Charge::ONE);
+        rig.close(turn, End::Refused(Some(SECOND), &[]));
+        let probe = rig.take(Charge::ONE);
+        rig.close(probe, End::Answered(&[]));
+        let first = rig.start(Some(Duration::ZERO));
+        for nth in 1..6 {
+            let after = rig.start(Some(Duration::ZERO)) - first;
+            let ideal = Duration::from_millis(pace * nth);
+            assert!(
+                after.abs_diff(ideal) <= ideal / 500,
+                "{limits:?}: {after:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_refusal_concerns_only_the_key_it_was_given_to() {
     let per = config::Limit {

@@ -132,6 +132,11 @@ impl Window {
         self.count
     }
 
+    /// How long a place is taken after it was counted.
+    pub(super) fn period(&self) -> Duration {
+        self.period
+    }
+
     /// How much later than it was counted something stands in the log at most.
     pub(super) fn late(&self) -> Duration {
         Duration::from_nanos(if self.merges() { self.slot } else { 0 })
