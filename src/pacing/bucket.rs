@@ -97,6 +97,16 @@ impl Bucket {
         self.full.set(full.saturating_add(taken));
     }
 
+    /// `times` requests took `cost` tokens each until `at`, told in the order of
+    /// time. No bucket is emptier than empty, but for what the last one owes.
+    pub(super) fn recall(&self, at: Duration, cost: NonZeroU32, times: NonZeroU32) {
+        let before = self.full.at();
+        self.spend(at, cost.saturating_mul(times));
+        let most = self.interval.saturating_mul(cost.max(self.size).get());
+        let empty = before.max(at.saturating_add(most));
+        self.full.set(self.full.at().min(empty));
+    }
+
     /// Holds as many tokens from now on as `other`, of the same interval and size.
     pub(super) fn follow(&self, other: &Self) {
         self.full.set(other.full.at());
@@ -223,6 +233,20 @@ mod tests {
         let bucket = bucket(1);
         bucket.take(Duration::ZERO, NonZeroU32::new(5).unwrap());
         assert_eq!(bucket.ready_at(Duration::ZERO, 1, 0), TENTH * 5);
+    }
+
+    #[test]
+    fn what_is_recalled_leaves_a_bucket_empty_and_no_emptier() {
+        let bucket = bucket(3);
+        let many = NonZeroU32::new(100).unwrap();
+        bucket.recall(TENTH, one(), many);
+        assert_eq!(bucket.ready_at(TENTH, 1, 0), TENTH * 2);
+        bucket.recall(TENTH * 2, one(), one());
+        assert_eq!(bucket.ready_at(TENTH * 2, 1, 0), TENTH * 3);
+        // What a pause keeps back stays so, and a heavy request owes its cost.
+        bucket.empty_until(TENTH * 50);
+        bucket.recall(TENTH * 3, many, one());
+        assert_eq!(bucket.ready_at(TENTH * 3, 3, 0), TENTH * 103);
     }
 
     #[test]

@@ -74,8 +74,8 @@ impl History {
         self
     }
 
-    /// What a limit that `counts` has to count at `now`; `most` is what a request
-    /// can have cost.
+    /// What a limit that `counts` has to count at `now`, in the order of time;
+    /// `most` is what a request can have cost.
     pub(super) fn under(&self, counts: Counts, most: NonZeroU32, now: Duration) -> Entries {
         let (own, other, times) = match counts {
             Counts::Cost => (&self.costs, &self.requests, most),
@@ -86,7 +86,9 @@ impl History {
         let missed = |at: Duration| own.reach.is_zero() || at + own.reach <= now + other.late;
         let older = other.entries.iter().filter(|(at, _)| missed(*at));
         let older = older.map(|(at, spent)| (*at, spent.saturating_mul(times)));
-        older.chain(own.entries.iter().copied()).collect()
+        let mut all: Entries = older.chain(own.entries.iter().copied()).collect();
+        all.sort_by_key(|(at, _)| *at);
+        all
     }
 
     fn log(&mut self, counts: Counts) -> &mut Log {

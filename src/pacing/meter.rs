@@ -117,13 +117,13 @@ impl Meter {
         charge: &Charge,
         count: NonZeroU32,
     ) {
-        let cost = self.cost(charge).saturating_mul(count);
+        let cost = self.cost(charge);
         match &mut self.rule {
             Rule::Window(window, spacing) => {
-                window.counted(counted, cost);
-                spacing.bucket().spend(started, cost);
+                window.counted(counted, cost.saturating_mul(count));
+                spacing.bucket().recall(started, cost, count);
             }
-            Rule::Bucket(bucket) => bucket.spend(counted, cost),
+            Rule::Bucket(bucket) => bucket.recall(counted, cost, count),
         }
     }
 
@@ -170,6 +170,13 @@ impl Meter {
         }
     }
 
+    /// Whether what `other` has saved up takes a period of this one or longer to
+    /// go at the rate of this one, and is no burst then.
+    pub(super) fn spreads(&self, other: &Self) -> bool {
+        let ((most, period), (saved, longer)) = (self.most(), other.most());
+        most <= saved && period < longer
+    }
+
     /// Nothing starts before `until`, and no burst follows.
     pub(super) fn empty_until(&self, until: Duration) {
         match &self.rule {
@@ -212,14 +219,17 @@ impl Meter {
         }
     }
 
-    /// About how long it takes until `behind` more than are left could start.
-    pub(super) fn takes(&self, behind: u64) -> Duration {
-        let bucket = match &self.rule {
-            Rule::Window(_, spacing) => spacing.bucket(),
-            Rule::Bucket(bucket) => bucket,
+    /// About how long it takes from `now` until the last of `wanted` can start.
+    /// What is on its way is taken to be counted now.
+    pub(super) fn takes(&self, now: Duration, wanted: u64) -> Duration {
+        let few = u32::try_from(wanted).unwrap_or(u32::MAX);
+        let ready = match &self.rule {
+            Rule::Window(window, spacing) => window
+                .nth_ready_at(now, wanted, self.open)
+                .max(spacing.bucket().ready_at(now, 0, few)),
+            Rule::Bucket(bucket) => bucket.ready_at(now, 0, few.saturating_add(self.open)),
         };
-        let behind = u32::try_from(behind).unwrap_or(u32::MAX);
-        bucket.interval().saturating_mul(behind)
+        ready - now
     }
 
     /// Whether a new meter would decide as this one from `now` on.
@@ -251,6 +261,17 @@ impl Meter {
         match &self.rule {
             Rule::Window(window, _) => window.late(),
             Rule::Bucket(_) => Duration::ZERO,
+        }
+    }
+
+    /// The most it ever lets start at once, and how long that takes to come back.
+    fn most(&self) -> (NonZeroU32, Duration) {
+        match &self.rule {
+            Rule::Window(window, _) => (window.count(), window.period()),
+            Rule::Bucket(bucket) => {
+                let size = bucket.size();
+                (size, bucket.interval().saturating_mul(size.get()))
+            }
         }
     }
 

@@ -93,9 +93,14 @@ impl State {
         until.max().unwrap_or(at)
     }
 
+    /// Nothing starts before `until`, and no burst follows. A limit that a shorter
+    /// one spreads keeps what is left of it: an hour's would set the pace for an
+    /// hour, with most of it unused.
     pub(super) fn empty_until(&self, until: Duration) {
         for meter in &self.meters {
-            meter.empty_until(until);
+            if !self.meters.iter().any(|other| other.spreads(meter)) {
+                meter.empty_until(until);
+            }
         }
     }
 

@@ -197,10 +197,39 @@ fn without_limits_every_request_starts_at_once() {
 fn the_projected_wait_counts_the_cost_of_those_ahead() {
     let mut rig = Rig::new(&[limit(10, SECOND, 10, true)], SECOND);
     assert_eq!(rig.wait(9), Duration::ZERO);
-    assert_eq!(rig.wait(29), SECOND * 2);
+    assert_eq!(rig.wait(29), slow_second() * 2);
     rig.start(None);
     assert_eq!(rig.left(), 9);
     assert_eq!(rig.limits.starts_within(rig.now, SECOND / 2), 9);
+}
+
+/// The wait was that of the spacing alone, so that callers of a full window were
+/// let in to wait in vain, and others refused who could have gone in time.
+#[test]
+fn the_projected_wait_is_the_windows_where_that_is_longer() {
+    let minute = SECOND * 60;
+    let mut rig = Rig::new(&[limit(10, minute, 10, true)], SECOND);
+    for _ in 0..10 {
+        rig.start(Some(Duration::ZERO));
+        rig.advance(rig.now + SECOND / 10);
+    }
+    let full = slow_second() * 60 - SECOND;
+    assert!(rig.wait(0).abs_diff(full) < SECOND / 1000);
+    let third = full + SECOND / 5;
+    assert!(rig.wait(2).abs_diff(third) < SECOND / 1000);
+    assert!(rig.wait(12).abs_diff(third + slow_second() * 60) < SECOND / 1000);
+    rig.advance(rig.now + SECOND * 55);
+    let soon = full - SECOND * 55;
+    assert!(rig.wait(0).abs_diff(soon) < SECOND / 1000);
+}
+
+#[test]
+fn the_projected_wait_for_a_bucket_counts_what_is_on_its_way() {
+    let mut rig = Rig::new(&[limit(2, SECOND, 4, false)], SECOND);
+    rig.start(None);
+    assert_eq!(rig.wait(2), Duration::ZERO);
+    let half = slow_second() / 2 + Duration::from_nanos(1);
+    assert_eq!(rig.wait(4), half * 2);
 }
 
 #[test]
@@ -287,6 +316,48 @@ fn a_refusal_stops_all_until_a_probe_is_answered_and_no_burst_follows() {
         .map(|_| rig.start(Some(Duration::ZERO)).as_millis())
         .collect();
     assert_eq!(starts, [5500, 5600, 5700, 5800, 5900, 6000, 6100]);
+}
+
+/// One refusal emptied every limit, so that the hour's set the pace for an hour
+/// with nearly all of it left.
+#[test]
+fn after_a_refusal_the_shortest_limit_sets_the_pace_unless_another_allows_less() {
+    let hour = SECOND * 3600;
+    let minute = SECOND * 60;
+    for (limits, pace) in [
+        (
+            [limit(20, SECOND, 20, true), limit(3600, hour, 3600, true)],
+            50,
+        ),
+        (
+            [limit(3600, hour, 3600, false), limit(20, SECOND, 1, true)],
+            50,
+        ),
+        // A minute's count would be a burst here.
+        (
+            [limit(1000, SECOND, 1000, true), limit(10, minute, 10, true)],
+            6000,
+        ),
+        (
+            [limit(10, minute, 10, true), limit(1000, SECOND, 1, true)],
+            6000,
+        ),
+    ] {
+        let mut rig = Rig::new(&limits, SECOND);
+        let turn = rig.take(Charge::ONE);
+        rig.close(turn, End::Refused(Some(SECOND), &[]));
+        let probe = rig.take(Charge::ONE);
+        rig.close(probe, End::Answered(&[]));
+        let first = rig.start(Some(Duration::ZERO));
+        for nth in 1..6 {
+            let after = rig.start(Some(Duration::ZERO)) - first;
+            let ideal = Duration::from_millis(pace * nth);
+            assert!(
+                after.abs_diff(ideal) <= ideal / 500,
+                "{limits:?}: {after:?}"
+            );
+        }
+    }
 }
 
 #[test]

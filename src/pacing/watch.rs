@@ -45,10 +45,7 @@ impl Limits {
                 return Duration::ZERO;
             };
             let wanted = ahead + u64::from(charge.cost.get());
-            let meters = state
-                .meters
-                .iter()
-                .map(|meter| meter.takes(wanted.saturating_sub(meter.left(at))));
+            let meters = state.meters.iter().map(|meter| meter.takes(at, wanted));
             let cooldown = match state.cooldown.is_over() {
                 true => Duration::ZERO,
                 false => state.cooldown.until().saturating_sub(at),

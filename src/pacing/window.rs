@@ -22,14 +22,16 @@ pub(super) struct Window {
     slot: u64,
     /// Ascending; what is older than the period is dropped.
     counted: VecDeque<Entry>,
-    /// The sum of the log.
-    spent: u32,
+    /// The total of what was dropped last.
+    dropped: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     at: Duration,
-    cost: u32,
+    /// The costs of this one and of all that were ever before it. So where a cost
+    /// ends in the log is found without adding up, and nothing overflows.
+    total: u64,
 }
 
 impl Window {
@@ -40,7 +42,7 @@ impl Window {
             period,
             slot: nanos(period / slots).max(1),
             counted: VecDeque::new(),
-            spent: 0,
+            dropped: 0,
         }
     }
 
@@ -49,19 +51,16 @@ impl Window {
     /// Should `at` be before the last one, it is taken as that one's time, which
     /// keeps the log sorted and is never early.
     pub(super) fn counted(&mut self, at: Duration, cost: NonZeroU32) {
-        let cost = cost.get();
-        self.spent = self.spent.saturating_add(cost);
-        let merges = self.merges();
-        if let Some(last) = self.counted.back_mut() {
-            let at = at.max(last.at);
-            if at == last.at || (merges && nanos(at) / self.slot == nanos(last.at) / self.slot) {
-                last.at = at;
-                last.cost = last.cost.saturating_add(cost);
-                return;
-            }
-            self.counted.push_back(Entry { at, cost });
-        } else {
-            self.counted.push_back(Entry { at, cost });
+        let (merges, slot) = (self.merges(), self.slot);
+        let same = |one: Duration, other: Duration| {
+            one == other || merges && nanos(one) / slot == nanos(other) / slot
+        };
+        let total = self.total().saturating_add(u64::from(cost.get()));
+        let at = self.counted.back().map_or(at, |last| at.max(last.at));
+        let entry = Entry { at, total };
+        match self.counted.back_mut().filter(|last| same(at, last.at)) {
+            Some(last) => *last = entry,
+            None => self.counted.push_back(entry),
         }
     }
 
@@ -71,7 +70,7 @@ impl Window {
             if first.at + self.period > now {
                 return;
             }
-            self.spent -= first.cost;
+            self.dropped = first.total;
             self.counted.pop_front();
         }
     }
@@ -79,15 +78,14 @@ impl Window {
     /// What may start at `at`, now or later, if nothing starts before and `open`
     /// is on its way.
     pub(super) fn room(&self, at: Duration, open: u32) -> u32 {
-        let freed: u32 = self
+        let freed = self
             .counted
-            .iter()
-            .take_while(|entry| entry.at + self.period <= at)
-            .map(|entry| entry.cost)
-            .sum();
-        self.count
-            .get()
-            .saturating_sub((self.spent - freed).saturating_add(open))
+            .partition_point(|entry| entry.at + self.period <= at);
+        let last = freed.checked_sub(1).and_then(|last| self.counted.get(last));
+        let spent = self.total() - last.map_or(self.dropped, |last| last.total);
+        let taken = spent.saturating_add(u64::from(open));
+        let taken = u32::try_from(taken).unwrap_or(u32::MAX);
+        self.count.get().saturating_sub(taken)
     }
 
     /// When `cost` can start: `now`, or a later time. `open` is on its way, and
@@ -103,27 +101,40 @@ impl Window {
         open: u32,
         first: Duration,
     ) -> Duration {
-        let taken = self.spent.saturating_add(open);
-        let wanted = taken.saturating_add(cost.min(self.count.get()));
-        let Some(over) = wanted
-            .checked_sub(self.count.get())
-            .filter(|over| *over > 0)
-        else {
+        let wanted = u64::from(cost.min(self.count.get())) + u64::from(open);
+        let wanted = self.total().saturating_add(wanted);
+        // So much of all that was ever counted must have left the window.
+        let old = wanted.saturating_sub(u64::from(self.count.get()));
+        if old <= self.dropped {
             return now;
-        };
-        let mut freed = 0;
-        for entry in &self.counted {
-            freed += entry.cost;
-            if freed >= over {
-                return (entry.at + self.period).max(now);
-            }
         }
-        (now.min(first) + self.period).max(now)
+        let holds = self.counted.partition_point(|entry| entry.total < old);
+        let counted = self.counted.get(holds);
+        let counted = counted.map_or(now.min(first), |entry| entry.at);
+        (counted + self.period).max(now)
+    }
+
+    /// About when the `nth` cost from now can start, the first being 1, if all
+    /// before it start as soon as they can: `now` or later, and not too late.
+    pub(super) fn nth_ready_at(&self, now: Duration, nth: u64, open: u32) -> Duration {
+        let count = u64::from(self.count.get());
+        let before = nth.saturating_sub(1);
+        // One as far from the next of these as the window is large goes a period
+        // before it.
+        let [periods, rest] = [before / count, before % count + 1];
+        let [periods, rest] = [periods, rest].map(|of| u32::try_from(of).unwrap_or(u32::MAX));
+        let ready = self.ready_at(now, rest, open, now);
+        ready.saturating_add(self.period.saturating_mul(periods))
     }
 
     /// The most that may be counted in one period.
     pub(super) fn count(&self) -> NonZeroU32 {
         self.count
+    }
+
+    /// How long a place is taken after it was counted.
+    pub(super) fn period(&self) -> Duration {
+        self.period
     }
 
     /// How much later than it was counted something stands in the log at most.
@@ -139,7 +150,17 @@ impl Window {
     /// What is in the log, and since when.
     pub(super) fn entries(&self) -> impl Iterator<Item = (Duration, NonZeroU32)> + '_ {
         let entries = self.counted.iter();
-        entries.filter_map(|entry| Some((entry.at, NonZeroU32::new(entry.cost)?)))
+        let costs = entries.scan(self.dropped, |before, entry| {
+            let cost = entry.total - std::mem::replace(before, entry.total);
+            // So much is more than any window holds.
+            Some((entry.at, u32::try_from(cost).unwrap_or(u32::MAX)))
+        });
+        costs.filter_map(|(at, cost)| Some((at, NonZeroU32::new(cost)?)))
+    }
+
+    /// All that was ever counted.
+    fn total(&self) -> u64 {
+        self.counted.back().map_or(self.dropped, |last| last.total)
     }
 
     /// The time after which nothing is left in the log.
@@ -205,6 +226,23 @@ mod tests {
             assert!(u64::from(room) <= nth, "{nth}: {room}");
         }
         window.forget(ms(2000));
-        assert_eq!((window.spent, window.counted.len()), (0, 0));
+        assert_eq!(window.counted.len(), 0);
+        assert_eq!(window.room(ms(2000), 0), 10_000);
+    }
+
+    /// What is recalled can be more than any count: its sum overflowed.
+    #[test]
+    fn more_than_any_count_is_held_and_freed() {
+        let mut window = window(2);
+        for at in 1..=3 {
+            window.counted(ms(at), cost(u32::MAX));
+        }
+        assert_eq!(window.ready_at(ms(4), 1, u32::MAX, ms(4)), ms(1004));
+        assert_eq!(window.ready_at(ms(4), 1, 0, ms(4)), ms(1003));
+        assert_eq!(window.room(ms(1002), 0), 0);
+        assert_eq!(window.room(ms(1003), 0), 2);
+        assert_eq!(window.entries().count(), 3);
+        window.forget(ms(1003));
+        assert_eq!(window.ready_at(ms(1003), 2, 0, ms(1003)), ms(1003));
     }
 }

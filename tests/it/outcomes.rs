@@ -56,8 +56,9 @@ async fn a_wait_that_would_be_too_long_is_refused_at_once_with_the_time_to_come_
     let response = proxy.get("/second").await;
     response.assert_refusal(503, "wait_too_long");
     let seconds = response.retry_after().unwrap();
-    // The turn comes after a minute; who comes 40 seconds later waits no more than 20.
-    assert!((30..=40).contains(&seconds), "{seconds}");
+    // The turn comes after a minute, and as much as the upstream's clock may be slow;
+    // who comes 41 seconds later waits no more than 20.
+    assert!((30..=41).contains(&seconds), "{seconds}");
     let metrics = proxy.metrics().await;
     assert_eq!(metrics.ended("api", "wait_too_long"), 1.0);
     assert_eq!(upstream.targets(), ["/first"]);

@@ -12,7 +12,8 @@ fn api(upstream: &Upstream, toml: &str) -> String {
 #[tokio::test]
 async fn the_queue_and_what_was_spent_outlive_a_reload() {
     let upstream = Upstream::answering(ok("ok")).await;
-    let proxy = Proxy::before(&upstream, "limits = [\"2/min\"]");
+    let limits = "limits = [\"2/min\"]\nqueue.max_wait = \"3min\"";
+    let proxy = Proxy::before(&upstream, limits);
     for _ in 0..2 {
         assert_eq!(proxy.get("/").await.status, 200);
     }

@@ -80,6 +80,61 @@ fn a_limit_that_changes_counts_what_was_spent_as_it_counts_itself() {
     assert!(!rig.may_start(&cost(5)));
 }
 
+/// A lower limit was charged with all that had been spent, so that its spacing
+/// held the lane for hours after its window was free again.
+#[test]
+fn a_lower_limit_holds_the_lane_no_longer_than_its_window_does() {
+    for burst in [1, 2] {
+        let low = limit(2, SECOND, burst, true);
+        let mut rig = rig(&[of(None, 100, Counts::Cost)], 1);
+        for _ in 0..100 {
+            rig.start(Some(TRIP));
+        }
+        rig.advance(rig.now + TRIP);
+        rig.reload(std::slice::from_ref(&low));
+        assert!(rig.start(Some(TRIP)) <= slow_second() + TRIP, "{burst}");
+        // The same after a restart.
+        rig.reload(&[]);
+        rig.reload(&[low]);
+        let hundred = NonZeroU32::new(100).unwrap();
+        rig.limits.spent(&Charge::ONE, hundred, rig.now);
+        let since = rig.now;
+        rig.start(Some(TRIP));
+        assert!(rig.now - since <= slow_second() + GUARD, "{burst}");
+    }
+}
+
+/// What nobody knows whose it was stood every new key's spacing still.
+#[test]
+fn a_new_limit_of_keys_holds_them_no_longer_than_its_window_does() {
+    let all = of(None, 1000, Counts::Cost);
+    let mut rig = rig(std::slice::from_ref(&all), 10);
+    for _ in 0..300 {
+        rig.start(Some(TRIP));
+    }
+    rig.advance(rig.now + TRIP);
+    let since = rig.now;
+    rig.reload(&[all, keyed(1)]);
+    for key in 1..3 {
+        rig.start_for(charge(1, &[key]), Some(TRIP));
+    }
+    assert!(rig.now - since <= slow_second() + TRIP);
+}
+
+/// A bucket that takes a larger one's place is empty at most.
+#[test]
+fn a_smaller_bucket_has_a_token_after_its_interval() {
+    let mut rig = rig(&[limit(1, SECOND, 100, false)], 1);
+    for _ in 0..100 {
+        rig.start(Some(Duration::ZERO));
+    }
+    rig.advance(rig.now + TRIP);
+    let since = rig.now;
+    rig.reload(&[limit(1, SECOND, 5, false)]);
+    rig.start(Some(Duration::ZERO));
+    assert!(rig.now - since <= slow_second() + Duration::from_nanos(1));
+}
+
 /// Requests that came at once are one entry of the log, and counted as one.
 #[test]
 fn requests_are_counted_where_only_their_costs_are_known() {
