@@ -51,7 +51,9 @@ impl Limits {
                 false => state.cooldown.until().saturating_sub(at),
             };
             let short = state.budgets.left(at, state.pending);
-            let budget = short.filter(|(left, _)| *left < wanted);
+            // At least so many requests.
+            let requests = wanted.div_ceil(u64::from(self.most.get()));
+            let budget = short.filter(|(left, _)| *left < requests);
             meters
                 .chain([
                     cooldown,

@@ -177,7 +177,8 @@ async fn the_projected_wait_is_that_of_the_key() {
 async fn those_behind_a_dear_request_go_at_once_when_it_leaves_the_line() {
     let settings = r#"limits = ["100/min"]
         costs = [{ path = "/dear", cost = 51 }]
-        queue.max_wait = "50s""#;
+        queue.max_wait = "10min"
+        timeouts.total = "50s""#;
     let rig = Rig::new(settings, PROMPT);
     for caller in send_in_order(&rig, &numbered("/some", 50)).await {
         caller.await.unwrap();
