@@ -235,8 +235,10 @@ async fn nothing_starts_while_the_upstream_says_that_nothing_is_left() {
     };
     let upstream = Upstream::start(move |seen| vec![Step::Send(answer(seen).into())]).await;
     let proxy = Proxy::before(&upstream, "dialect = \"ietf\"");
+    let mut caller = proxy.caller().await;
     for _ in 0..3 {
-        assert_eq!(proxy.get("/").await.status, 200);
+        caller.send(get("/")).await;
+        assert_eq!(caller.response().await.status, 200);
     }
     let seen = upstream.requests();
     assert!(
