@@ -98,6 +98,7 @@ mod pacing;
 mod proxy;
 mod scratch;
 mod server;
+mod stall;
 mod state;
 mod systemd;
 mod timer;

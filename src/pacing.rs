@@ -31,7 +31,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config;
-use budget::Count;
 use guard::Guard;
 use history::History;
 use kinds::Kinds;
@@ -338,47 +337,6 @@ impl Limits {
 
     fn time(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.epoch)
-    }
-}
-
-impl State {
-    /// The answer to turn `number` told `readings`; the turn `next` starts next.
-    fn learn(&mut self, readings: &[Reading], at: Duration, [turn, next]: [u64; 2]) {
-        for reading in readings {
-            let count = Count {
-                name: reading.name,
-                remaining: reading.remaining,
-                until: at + reading.reset,
-                turn,
-                next,
-            };
-            self.budgets.learn(at, count);
-        }
-    }
-
-    /// What an end means for the cooldown; the end of the pause if it makes one.
-    fn ended(
-        &mut self,
-        number: u64,
-        end: End<'_>,
-        at: Duration,
-        settings: &config::Cooldown,
-    ) -> Option<Duration> {
-        match end {
-            End::Answered(_) => {
-                if self.cooldown.is_probe(number) {
-                    // What was saved up while it was on its way is no burst either.
-                    self.empty_until(at);
-                }
-                self.cooldown.succeeded(number);
-            }
-            End::Canceled | End::Lost => self.cooldown.lost(number),
-            End::Failed => return self.cooldown.failed(number, at, settings),
-            End::Refused(asked, _) => {
-                return Some(self.cooldown.refused(number, at, asked, settings));
-            }
-        }
-        None
     }
 }
 

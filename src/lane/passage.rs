@@ -17,9 +17,10 @@ use tokio::time::Instant;
 use super::beginning::{Beginning, Piece};
 use super::lease::Flight;
 use crate::config;
-use crate::http::body::{Progress, Stall};
+use crate::http::body::Progress;
 use crate::http::plain::response::Ready;
 use crate::outcome::Outcome;
+use crate::stall::Stall;
 use crate::upstream::{Inbound, InboundError};
 
 /// A response body that ends its call.

@@ -4,12 +4,12 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::Charge;
-use super::budget::Budgets;
+use super::budget::{Budgets, Count};
 use super::cooldown::Cooldown;
 use super::history::History;
 use super::meter::Meter;
-use crate::config::Limit;
+use super::{Charge, End, Reading};
+use crate::config::{self, Limit};
 
 /// What is known of the lane, or of one key.
 #[derive(Debug)]
@@ -138,5 +138,44 @@ impl State {
         self.cooldown = old.cooldown;
         self.budgets = old.budgets;
         self.pending = old.pending;
+    }
+
+    /// The answer to turn `number` told `readings`; the turn `next` starts next.
+    pub(super) fn learn(&mut self, readings: &[Reading], at: Duration, [turn, next]: [u64; 2]) {
+        for reading in readings {
+            let count = Count {
+                name: reading.name,
+                remaining: reading.remaining,
+                until: at + reading.reset,
+                turn,
+                next,
+            };
+            self.budgets.learn(at, count);
+        }
+    }
+
+    /// What an end means for the cooldown; the end of the pause if it makes one.
+    pub(super) fn ended(
+        &mut self,
+        number: u64,
+        end: End<'_>,
+        at: Duration,
+        settings: &config::Cooldown,
+    ) -> Option<Duration> {
+        match end {
+            End::Answered(_) => {
+                if self.cooldown.is_probe(number) {
+                    // What was saved up while it was on its way is no burst either.
+                    self.empty_until(at);
+                }
+                self.cooldown.succeeded(number);
+            }
+            End::Canceled | End::Lost => self.cooldown.lost(number),
+            End::Failed => return self.cooldown.failed(number, at, settings),
+            End::Refused(asked, _) => {
+                return Some(self.cooldown.refused(number, at, asked, settings));
+            }
+        }
+        None
     }
 }

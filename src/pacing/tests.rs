@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use super::*;
 use crate::config::Counts;
 
+mod answers;
 mod changes;
 mod promises;
 
@@ -300,96 +301,6 @@ fn keys_beyond_the_most_share_one_and_those_that_no_longer_matter_go() {
 }
 
 #[test]
-fn a_refusal_stops_all_until_a_probe_is_answered_and_no_burst_follows() {
-    let mut rig = Rig::new(&[limit(10, SECOND, 10, true)], SECOND);
-    let turn = rig.take(Charge::ONE);
-    let closed = rig.close(turn, End::Refused(Some(SECOND * 5), &[]));
-    assert_eq!(closed.cooldown, Some(rig.now + SECOND * 5));
-    assert_eq!(rig.wait(0), SECOND * 5);
-    assert_eq!(rig.limits.starts_within(rig.now, SECOND), 0);
-    let probe = rig.take(Charge::ONE);
-    assert_eq!(rig.now - rig.start, SECOND * 5);
-    assert!(rig.limits.ready(&Charge::ONE, rig.now).is_err());
-    rig.advance(rig.now + SECOND / 2);
-    assert!(rig.close(probe, End::Answered(&[])).sooner);
-    let starts: Vec<_> = (0..7)
-        .map(|_| rig.start(Some(Duration::ZERO)).as_millis())
-        .collect();
-    assert_eq!(starts, [5500, 5600, 5700, 5800, 5900, 6000, 6100]);
-}
-
-/// One refusal emptied every limit, so that the hour's set the pace for an hour
-/// with nearly all of it left.
-#[test]
-fn after_a_refusal_the_shortest_limit_sets_the_pace_unless_another_allows_less() {
-    let hour = SECOND * 3600;
-    let minute = SECOND * 60;
-    for (limits, pace) in [
-        (
-            [limit(20, SECOND, 20, true), limit(3600, hour, 3600, true)],
-            50,
-        ),
-        (
-            [limit(3600, hour, 3600, false), limit(20, SECOND, 1, true)],
-            50,
-        ),
-        // A minute's count would be a burst here.
-        (
-            [limit(1000, SECOND, 1000, true), limit(10, minute, 10, true)],
-            6000,
-        ),
-        (
-            [limit(10, minute, 10, true), limit(1000, SECOND, 1, true)],
-            6000,
-        ),
-    ] {
-        let mut rig = Rig::new(&limits, SECOND);
-        let turn = rig.take(Charge::ONE);
-        rig.close(turn, End::Refused(Some(SECOND), &[]));
-        let probe = rig.take(Charge::ONE);
-        rig.close(probe, End::Answered(&[]));
-        let first = rig.start(Some(Duration::ZERO));
-        for nth in 1..6 {
-            let after = rig.start(Some(Duration::ZERO)) - first;
-            let ideal = Duration::from_millis(pace * nth);
-            assert!(
-                after.abs_diff(ideal) <= ideal / 500,
-                "{limits:?}: {after:?}"
-            );
-        }
-    }
-}
-
-#[test]
-fn a_refusal_concerns_only_the_key_it_was_given_to() {
-    let per = config::Limit {
-        per: Some(config::Per::Address),
-        ..limit(5, SECOND, 5, true)
-    };
-    let mut rig = Rig::new(&[per], SECOND);
-    let turn = rig.take(key(1));
-    rig.close(turn, End::Refused(Some(SECOND), &[]));
-    assert!(rig.limits.ready(&key(1), rig.now).is_err());
-    assert!(rig.limits.ready(&key(2), rig.now).is_ok());
-}
-
-#[test]
-fn what_the_upstream_says_is_left_holds_until_its_reset() {
-    let mut rig = Rig::new(&[limit(100, SECOND, 100, true)], SECOND);
-    let first = rig.take(Charge::ONE);
-    let _second = rig.take(Charge::ONE);
-    let reading = Reading {
-        name: 1,
-        remaining: 2,
-        reset: SECOND * 30,
-    };
-    rig.close(first, End::Answered(&[reading]));
-    // One of the two that are left is for the second, which has no answer yet.
-    assert!(rig.start(Some(SECOND)).is_zero());
-    assert_eq!(rig.start(Some(SECOND)), SECOND * 30);
-}
-
-#[test]
 fn a_request_that_never_left_gives_its_place_back() {
     let mut rig = Rig::new(&[limit(2, SECOND, 2, true)], SECOND);
     let turn = rig.take(Charge::ONE);
@@ -397,39 +308,4 @@ fn a_request_that_never_left_gives_its_place_back() {
     assert!(rig.close(turn, End::Canceled).sooner);
     let window = rig.limits.ready(&cost(2), rig.now + SECOND);
     assert_eq!(window, Ok(()));
-}
-
-/// What the upstream says is left are requests, whatever they cost here.
-#[test]
-fn a_dear_request_takes_one_of_what_the_upstream_says_is_left() {
-    let mut rig = Rig::new(&[limit(1000, SECOND, 1000, true)], SECOND);
-    let first = rig.take(cost(100));
-    let reading = Reading {
-        name: 1,
-        remaining: 2,
-        reset: SECOND * 30,
-    };
-    rig.close(first, End::Answered(&[reading]));
-    for _ in 0..2 {
-        assert_eq!(rig.limits.ready(&cost(100), rig.now), Ok(()));
-        let _on_its_way = rig.take(cost(100));
-    }
-    assert!(rig.limits.ready(&cost(100), rig.now).is_err());
-}
-
-/// Found by a review: the gate slept until the reset though all answers had come.
-#[test]
-fn an_answer_frees_what_was_kept_for_it_of_what_is_left() {
-    let mut rig = Rig::new(&[limit(100, SECOND, 100, true)], SECOND);
-    let left = |remaining| Reading {
-        name: 1,
-        remaining,
-        reset: SECOND * 30,
-    };
-    let first = rig.take(Charge::ONE);
-    let second = rig.take(Charge::ONE);
-    rig.close(first, End::Answered(&[left(1)]));
-    assert!(rig.limits.ready(&Charge::ONE, rig.now).is_err());
-    assert!(rig.close(second, End::Answered(&[left(1)])).sooner);
-    assert_eq!(rig.limits.ready(&Charge::ONE, rig.now), Ok(()));
 }

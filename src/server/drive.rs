@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Server;
 use super::activity::Activity;
-use crate::http::body::Stall;
+use crate::stall::Stall;
 use crate::timer::Timer;
 
 /// How long an idle HTTP/2 connection that is shut down may take nothing of what is

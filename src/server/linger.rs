@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use crate::http::body::Stall;
+use crate::stall::Stall;
 
 /// Longest time that a closed connection still takes what the caller sends, and
 /// longest time of that without a byte.

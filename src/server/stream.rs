@@ -28,9 +28,9 @@ use super::interim::Gap;
 use super::linger::Linger;
 use super::sniff::Sniffed;
 use crate::config;
-use crate::http::body::Stall;
 use crate::http::chunked::Bounds;
 use crate::outcome::Fault;
+use crate::stall::Stall;
 
 mod write;
 
