@@ -1,7 +1,6 @@
 //! Parses the arguments, loads the settings, starts the logs, runs, and chooses
 //! the exit code.
 
-use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -45,7 +44,10 @@ fn run(cli: &Cli) -> ExitCode {
     });
     match ran {
         Ok(_) => ExitCode::SUCCESS,
-        Err(error) => fail(code(&error), &say(&error)),
+        Err(error) => fail(
+            code(&error),
+            &format!("pacegate: {}", telemetry::say(&error)),
+        ),
     }
 }
 
@@ -56,7 +58,10 @@ fn check(cli: &Cli) -> ExitCode {
                 println!("{}: ok", cli.config.display());
                 ExitCode::SUCCESS
             }
-            Err(error) => fail(code(&error), &say(&error)),
+            Err(error) => fail(
+                code(&error),
+                &format!("pacegate: {}", telemetry::say(&error)),
+            ),
         },
         Err(text) => fail(MISUSED, &text),
     }
@@ -102,7 +107,7 @@ fn demo(options: &cli::Demo) -> ExitCode {
     match shown {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(FAILED),
-        Err(error) => fail(FAILED, &say(&error)),
+        Err(error) => fail(FAILED, &format!("pacegate: {}", telemetry::say(&error))),
     }
 }
 
@@ -117,16 +122,4 @@ fn block_on<T, E: From<DaemonError>>(future: impl Future<Output = Result<T, E>>)
 fn fail(code: u8, text: &str) -> ExitCode {
     eprintln!("{text}");
     ExitCode::from(code)
-}
-
-/// An error and its causes on one line.
-fn say(error: &dyn Error) -> String {
-    let mut text = format!("pacegate: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

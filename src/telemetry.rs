@@ -36,3 +36,9 @@ pub fn start(settings: &Log, filter: Option<&str>) -> Result<(), ParseError> {
 pub fn filter(settings: &Log, filter: Option<&str>) -> Result<Targets, ParseError> {
     filter.unwrap_or(&settings.filter).parse()
 }
+
+/// An error and its causes on one line.
+pub fn say(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

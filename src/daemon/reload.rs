@@ -19,6 +19,7 @@ use crate::lane::{Roster, Shared};
 use crate::metrics::Reloads;
 use crate::state::{Clock, State};
 use crate::systemd;
+use crate::telemetry;
 use crate::upstream::Dialer;
 
 /// The longest that a reload waits for the cores to follow.
@@ -140,8 +141,8 @@ impl Lanes {
         systemd::reloading();
         // Of a core that took too long to follow the last one.
         self.followed.forget_permits(usize::MAX);
-        let applied =
-            (how.read)().and_then(|config| self.apply(config).map_err(|error| say(&error)));
+        let applied = (how.read)()
+            .and_then(|config| self.apply(config).map_err(|error| telemetry::say(&error)));
         let status = match applied {
             Ok(()) => {
                 let cores = u32::try_from(self.config.threads.get()).unwrap_or(u32::MAX);
@@ -313,10 +314,4 @@ fn is_reached_as(old: &config::Upstream, new: &config::Upstream) -> bool {
 
 fn has_files(tls: &config::Tls) -> bool {
     tls.ca.is_some() || tls.identity.is_some()
-}
-
-/// An error and its causes on one line.
-fn say(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -7,8 +7,6 @@
 //! the worker that leaves the gate, the response that frees a slot. There are
 //! never more calls and workers than `max_in_flight`.
 
-use std::error::Error;
-use std::iter::successors;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -24,6 +22,7 @@ use super::link::Link;
 use super::turn::Taken;
 use super::{Core, Shared};
 use crate::outcome::Outcome;
+use crate::telemetry;
 use crate::timer::{Timer, woken_by};
 use crate::upstream::{ConnectError, Connection};
 
@@ -203,14 +202,10 @@ fn outage(
     };
     let ended = shared.gate.take_without_turn(core, due)?;
     if !ended.is_empty() || began == since {
-        let causes: Vec<String> = successors(error.source(), |&cause| cause.source())
-            .map(ToString::to_string)
-            .collect();
         tracing::warn!(
             upstream = shared.name,
             address = shared.settings().url.address(),
-            %error,
-            cause = (!causes.is_empty()).then(|| causes.join(": ")),
+            error = telemetry::say(error),
             waiting = shared.waiting(),
             hold = ?hold,
             "no connection to the upstream: requests are held as long as `retry.hold` says"

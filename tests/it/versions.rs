@@ -297,6 +297,17 @@ async fn a_request_that_the_upstream_resets_is_a_bad_gateway_and_sent_once() {
     assert_eq!(numbers.load(Ordering::SeqCst), 1);
 }
 
+/// Reads frames (RFC 9113, section 4.1) up to the first HEADERS.
+async fn until_request(stream: &mut TcpStream) {
+    let mut head = [0; 9];
+    while head[3] != 1 {
+        stream.read_exact(&mut head).await.unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        stream.read_exact(&mut payload).await.unwrap();
+    }
+}
+
 /// RFC 9113, section 6.8: what GOAWAY leaves out was not processed.
 #[tokio::test]
 async fn a_request_that_goaway_leaves_out_is_sent_again() {
@@ -308,16 +319,7 @@ async fn a_request_that_goaway_leaves_out_is_sent_again() {
         let (mut stream, _) = listener.accept().await.unwrap();
         stream.write_all(&SETTINGS).await.unwrap();
         stream.read_exact(&mut [0; 24]).await.unwrap();
-        loop {
-            let mut head = [0; 9];
-            stream.read_exact(&mut head).await.unwrap();
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-            let mut payload = vec![0; length as usize];
-            stream.read_exact(&mut payload).await.unwrap();
-            if head[3] == 1 {
-                break;
-            }
-        }
+        until_request(&mut stream).await;
         stream.write_all(&GOAWAY).await.unwrap();
         let (second, _) = listener.accept().await.unwrap();
         let mut connection = h2::server::handshake(second).await.unwrap();
@@ -457,16 +459,7 @@ async fn an_answer_that_is_malformed_is_a_bad_gateway_and_asked_for_once() {
             let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
             stream.write_all(&settings).await.unwrap();
             stream.read_exact(&mut [0; 24]).await.unwrap();
-            loop {
-                let mut head = [0; 9];
-                stream.read_exact(&mut head).await.unwrap();
-                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-                let mut payload = vec![0; length as usize];
-                stream.read_exact(&mut payload).await.unwrap();
-                if head[3] == 1 {
-                    break;
-                }
-            }
+            until_request(&mut stream).await;
             stream.write_all(answer).await.unwrap();
             open.push(stream);
         }

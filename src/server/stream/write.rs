@@ -35,21 +35,31 @@ impl<T: Reset> Stream<T> {
     }
 }
 
+impl<T: AsyncWrite + Reset + Unpin> Stream<T> {
+    /// Has `write` done once the gap before it is filled.
+    fn write(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut T>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let gap = self
+            .gap
+            .poll_write(cx, &self.activity.inbox, &mut self.stream);
+        let written = match gap {
+            Poll::Ready(Ok(())) => write(Pin::new(&mut self.stream), cx),
+            other => other.map_ok(|()| 0),
+        };
+        self.watch(cx, written)
+    }
+}
+
 impl<T: AsyncRead + AsyncWrite + Reset + Unpin> AsyncWrite for Stream<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         from: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        let written = match this
-            .gap
-            .poll_write(cx, &this.activity.inbox, &mut this.stream)
-        {
-            Poll::Ready(Ok(())) => Pin::new(&mut this.stream).poll_write(cx, from),
-            other => other.map_ok(|()| 0),
-        };
-        self.watch(cx, written)
+        self.write(cx, |stream, cx| stream.poll_write(cx, from))
     }
 
     fn poll_write_vectored(
@@ -57,15 +67,7 @@ impl<T: AsyncRead + AsyncWrite + Reset + Unpin> AsyncWrite for Stream<T> {
         cx: &mut Context<'_>,
         from: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        let written = match this
-            .gap
-            .poll_write(cx, &this.activity.inbox, &mut this.stream)
-        {
-            Poll::Ready(Ok(())) => Pin::new(&mut this.stream).poll_write_vectored(cx, from),
-            other => other.map_ok(|()| 0),
-        };
-        self.watch(cx, written)
+        self.write(cx, |stream, cx| stream.poll_write_vectored(cx, from))
     }
 
     fn is_write_vectored(&self) -> bool {
