@@ -2,6 +2,8 @@
 
 use std::cell::OnceCell;
 use std::env;
+use std::fmt::Display;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::Result;
@@ -10,7 +12,7 @@ use crate::cli::Options;
 use crate::cores::Cores;
 use crate::peer::{Contender, Program};
 use crate::process;
-use crate::report::Table;
+use crate::report::{END, Table, replaced};
 
 /// Files kept free for all that is not a waiting caller.
 const SPARE_FILES: u64 = 500;
@@ -59,6 +61,24 @@ impl Bench {
     /// The same for a table whose `default` is not that of the others.
     pub(crate) fn seconds_or(&self, default: u32) -> u32 {
         self.options.seconds.unwrap_or(default)
+    }
+
+    /// Prints tables, and writes them to the place called `name` in the file that the command line names.
+    ///
+    /// # Errors
+    ///
+    /// That file cannot be read or written, or has no such place. The tables have been printed then.
+    pub(crate) fn publish(&self, name: &str, tables: &[Table]) -> Result<()> {
+        let text: String = tables.iter().map(|table| format!("{table}\n")).collect();
+        print!("{text}");
+        if let Some(path) = &self.options.write {
+            let at = |error: &dyn Display| format!("{}: {error}", path.display());
+            let document = fs::read_to_string(path).map_err(|error| at(&error))?;
+            let document = replaced(&document, name, &text)
+                .ok_or_else(|| at(&format!("no place `<!-- bench {name} -->` to `{END}`")))?;
+            fs::write(path, document).map_err(|error| at(&error))?;
+        }
+        Ok(())
     }
 
     /// Whether only a glance is wanted.

@@ -39,6 +39,9 @@ pub(crate) struct Options {
     /// Only these peers, such as `nginx,pacegate` (variants such as `nginx-limit` included)
     #[arg(long, global = true, value_delimiter = ',', value_name = "NAMES")]
     pub(crate) peers: Vec<String>,
+    /// Also write each table to its place in this file, between `<!-- bench TABLE -->` and `<!-- end -->`
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "quick")]
+    pub(crate) write: Option<PathBuf>,
     /// Small batches in `loss` and `real`, only the smallest `memory`, `scaling` to 1000, few seconds of `enforced`, one round: to see that all works
     #[arg(long, global = true)]
     pub(crate) quick: bool,

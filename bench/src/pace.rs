@@ -23,8 +23,8 @@ pub(crate) struct Pace {
 pub(crate) enum Form {
     /// Up to `count` at once, never more in any window of the period.
     Window,
-    /// Evenly spaced: burst 1.
-    Even,
+    /// Evenly spaced but for so many that may start at once, from 1 on.
+    Spaced(u32),
     /// A token bucket of this size, full at first: no promise for any window.
     Bucket(u32),
 }
@@ -32,10 +32,15 @@ pub(crate) enum Form {
 impl Pace {
     /// Evenly spaced requests, so many per second.
     pub(crate) const fn even(count: u32) -> Self {
+        Self::spaced(count, 1)
+    }
+
+    /// The same, but up to `burst` at once.
+    pub(crate) const fn spaced(count: u32, burst: u32) -> Self {
         Self {
             count,
             period: Duration::from_secs(1),
-            form: Form::Even,
+            form: Form::Spaced(burst),
         }
     }
 
@@ -66,8 +71,7 @@ impl Pace {
     pub(crate) fn burst(&self) -> u32 {
         match self.form {
             Form::Window => self.count,
-            Form::Even => 1,
-            Form::Bucket(size) => size,
+            Form::Spaced(burst) | Form::Bucket(burst) => burst,
         }
     }
 
@@ -86,7 +90,7 @@ impl Pace {
         let rate = self.rate();
         match self.form {
             Form::Window => format!(r#""{rate}""#),
-            Form::Even => format!(r#"{{ rate = "{rate}", burst = 1 }}"#),
+            Form::Spaced(burst) => format!(r#"{{ rate = "{rate}", burst = {burst} }}"#),
             Form::Bucket(size) => format!(r#"{{ rate = "{rate}", bucket = {size} }}"#),
         }
     }
@@ -96,11 +100,11 @@ impl Pace {
     pub(crate) fn lap(&self) -> (usize, u64) {
         match self.form {
             Form::Window => (self.count as usize, clock::nanos(self.period)),
-            Form::Even | Form::Bucket(_) => (1, clock::nanos(self.interval())),
+            Form::Spaced(_) | Form::Bucket(_) => (1, clock::nanos(self.interval())),
         }
     }
 
-    /// The earliest instants (nanoseconds) at which requests that arrive at `arrivals` may start; not for buckets.
+    /// The earliest instants (nanoseconds) at which requests that arrive at `arrivals` may start; exact for windows and bursts of 1.
     pub(crate) fn earliest_starts(&self, arrivals: &[u64]) -> Vec<u64> {
         let (back, wait) = self.lap();
         let mut starts: Vec<u64> = Vec::with_capacity(arrivals.len());
@@ -127,7 +131,7 @@ impl fmt::Display for Pace {
         write!(f, "{}", self.rate())?;
         match self.form {
             Form::Window => Ok(()),
-            Form::Even => write!(f, " burst 1"),
+            Form::Spaced(burst) => write!(f, " burst {burst}"),
             Form::Bucket(size) => write!(f, " bucket {size}"),
         }
     }
@@ -145,12 +149,14 @@ impl FromStr for Pace {
         };
         let (rate, form) = match text.split_once(' ') {
             None => (text, Form::Window),
-            Some((rate, "burst 1")) => (rate, Form::Even),
             Some((rate, words)) => {
-                let size = words
-                    .strip_prefix("bucket ")
-                    .and_then(|size| size.parse().ok());
-                (rate, Form::Bucket(size.ok_or_else(wrong)?))
+                let (form, size) = words.split_once(' ').ok_or_else(wrong)?;
+                let size = size.parse().map_err(|_not| wrong())?;
+                match form {
+                    "burst" => (rate, Form::Spaced(size)),
+                    "bucket" => (rate, Form::Bucket(size)),
+                    _ => return Err(wrong()),
+                }
             }
         };
         let (count, period) = rate.split_once('/').ok_or_else(wrong)?;
@@ -187,11 +193,21 @@ mod tests {
             "30/2s",
             "10/100ms",
             "1000/s burst 1",
+            "1000/s burst 10",
             "2/s bucket 40",
         ] {
             assert_eq!(text.parse::<Pace>().unwrap().to_string(), text);
         }
-        for text in ["10", "10/", "0/s", "10/0s", "x/s", "10/min", "10/s burst 2"] {
+        for text in [
+            "10",
+            "10/",
+            "0/s",
+            "10/0s",
+            "x/s",
+            "10/min",
+            "10/s burst",
+            "10/s at 2",
+        ] {
             assert!(text.parse::<Pace>().is_err(), "{text}");
         }
     }

@@ -234,6 +234,19 @@ impl fmt::Display for Summary {
     }
 }
 
+/// What ends the place of a table in a document.
+pub(crate) const END: &str = "<!-- end -->";
+
+/// `document` with `text` at the place called `name`: between a line `<!-- bench NAME -->` and the next [`END`]. None without it.
+pub(crate) fn replaced(document: &str, name: &str, text: &str) -> Option<String> {
+    let (before, rest) = document.split_once(&format!("<!-- bench {name} -->\n"))?;
+    let (_old, after) = rest.split_once(END)?;
+    let text = text.trim();
+    Some(format!(
+        "{before}<!-- bench {name} -->\n\n{text}\n\n{END}{after}"
+    ))
+}
+
 /// A figure with three to five significant digits.
 pub(crate) fn number(value: f64) -> String {
     let digits = match value.abs() {
@@ -264,6 +277,15 @@ mod tests {
         assert_eq!(Summary::of(&[4.0, 2.0]).unwrap().median, 3.0);
         assert_eq!(Summary::of(&[12345.6]).unwrap().to_string(), "12346");
         assert_eq!(Summary::of(&[]), None);
+    }
+
+    #[test]
+    fn a_table_replaces_what_stands_at_its_place_and_nothing_else() {
+        let document = "a\n<!-- bench x -->\nold\n<!-- end -->\n<!-- bench y -->\n<!-- end -->\nb";
+        let x = "a\n<!-- bench x -->\n\nnew\n\n<!-- end -->\n<!-- bench y -->\n<!-- end -->\nb";
+        assert_eq!(replaced(document, "x", "new\n\n").as_deref(), Some(x));
+        assert_eq!(replaced(x, "x", "new").as_deref(), Some(x));
+        assert_eq!(replaced(document, "z", "new"), None);
     }
 
     #[test]

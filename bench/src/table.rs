@@ -1,4 +1,4 @@
-//! One file per table; here is only which run when. Each table prints as soon as it is done.
+//! One file per table; here is only which run when. Each table is published as soon as it is done.
 
 pub(crate) mod enforced;
 mod latency;
@@ -16,7 +16,7 @@ use crate::cli::{Command, Enforcement, LossArgs};
 use crate::instructions;
 use crate::pace::Pace;
 use crate::peer::{Contender, Program};
-use crate::report::Table;
+use enforced::scenario::name;
 use throughput::Kind;
 
 /// The limiter runs but never waits.
@@ -36,29 +36,30 @@ const UNHINDERED: [Contender; 6] = [
 pub(crate) async fn run(bench: &Bench, command: &Command) -> Result<()> {
     match command {
         Command::Throughput(args) => throughput(bench, &args.kinds).await?,
-        Command::Scaling => print(&[scaling::run(bench).await?]),
-        Command::Latency => print(&latency::run(bench).await?),
-        Command::Memory => print(&[memory::run(bench).await?]),
-        Command::Loss(args) => print(&[loss::run(bench, *args).await?]),
-        Command::Pacing => print(&[pacing::run(bench).await?]),
-        Command::Enforced(args) => print(&enforced::run(bench, args).await?),
-        Command::Real => print(&[real::run(bench).await?]),
-        Command::Startup => print(&[startup::run(bench).await?]),
+        Command::Scaling => bench.publish("scaling", &[scaling::run(bench).await?])?,
+        Command::Latency => bench.publish("latency", &latency::run(bench).await?)?,
+        Command::Memory => bench.publish("memory", &[memory::run(bench).await?])?,
+        Command::Loss(args) => bench.publish("loss", &[loss::run(bench, *args).await?])?,
+        Command::Pacing => bench.publish("pacing", &[pacing::run(bench).await?])?,
+        Command::Enforced(args) => {
+            for (name, table) in enforced::run(bench, args).await? {
+                bench.publish(name, &[table])?;
+            }
+        }
+        Command::Real => bench.publish("real", &[real::run(bench).await?])?,
+        Command::Startup => bench.publish("startup", &[startup::run(bench).await?])?,
         Command::All => {
             throughput(bench, &Kind::ALL).await?;
-            print(&latency::run(bench).await?);
-            print(&[startup::run(bench).await?]);
-            print(&[memory::run(bench).await?]);
-            print(&[pacing::run(bench).await?]);
-            print(&[real::run(bench).await?]);
-            print(&[loss::run(
-                bench,
-                LossArgs {
-                    enforcement: Enforcement::Sliding,
-                },
-            )
-            .await?]);
-            print(&[scaling::run(bench).await?]);
+            bench.publish("latency", &latency::run(bench).await?)?;
+            bench.publish("startup", &[startup::run(bench).await?])?;
+            bench.publish("memory", &[memory::run(bench).await?])?;
+            bench.publish("pacing", &[pacing::run(bench).await?])?;
+            bench.publish("real", &[real::run(bench).await?])?;
+            let sliding = LossArgs {
+                enforcement: Enforcement::Sliding,
+            };
+            bench.publish("loss", &[loss::run(bench, sliding).await?])?;
+            bench.publish("scaling", &[scaling::run(bench).await?])?;
         }
         Command::Instructions(args) => instructions::run(bench, *args).await?,
         // Not tables: `main` runs them in processes of their own.
@@ -69,13 +70,8 @@ pub(crate) async fn run(bench: &Bench, command: &Command) -> Result<()> {
 
 async fn throughput(bench: &Bench, kinds: &[Kind]) -> Result<()> {
     for kind in kinds {
-        print(&[throughput::run(bench, *kind).await?]);
+        let table = throughput::run(bench, *kind).await?;
+        bench.publish(&format!("throughput {}", name(*kind)), &[table])?;
     }
     Ok(())
-}
-
-fn print(tables: &[Table]) {
-    for table in tables {
-        println!("{table}");
-    }
 }

@@ -98,14 +98,14 @@ impl Arrivals {
     /// How the requests followed `pace` while the load lasted, until `end`; none if not one lap was accepted.
     pub(crate) fn fit(&self, pace: Pace, end: u64) -> Option<Fit> {
         let utilization = match pace.form {
-            Form::Window | Form::Even => self.laps(pace, end)?,
+            Form::Window | Form::Spaced(_) => self.laps(pace, end)?,
             Form::Bucket(size) => {
                 let passed = clock::seconds(end.saturating_sub(self.0.first()?.at));
                 self.accepted().count() as f64 / (f64::from(size) + pace.per_second() * passed)
             }
         };
         let mut deviations = match pace.form {
-            Form::Window | Form::Even => self.deviations(pace),
+            Form::Window | Form::Spaced(_) => self.deviations(pace),
             Form::Bucket(size) => self.deviations_of_bucket(pace, size),
         };
         deviations.sort_unstable();

@@ -76,8 +76,8 @@ struct Figures {
 type Outcome = std::result::Result<Figures, String>;
 type Results = BTreeMap<Key, Outcome>;
 
-/// Measures the matrix: a table of pacegate, and one of the others.
-pub(crate) async fn run(bench: &Bench, args: &EnforcedArgs) -> Result<Vec<Table>> {
+/// Measures the matrix: a table of pacegate, and one of the others, with their names.
+pub(crate) async fn run(bench: &Bench, args: &EnforcedArgs) -> Result<Vec<(&'static str, Table)>> {
     let seconds = bench.seconds_or(if bench.quick() {
         QUICK_SECONDS
     } else {
@@ -98,16 +98,16 @@ pub(crate) async fn run(bench: &Bench, args: &EnforcedArgs) -> Result<Vec<Table>
     let mut tables = Vec::new();
     if chosen.iter().any(|peer| peer.name == PACEGATE) {
         show_ours(&results, &mut ours);
-        tables.push(ours);
+        tables.push(("enforced", ours));
     }
     if chosen.iter().any(|peer| peer.name != PACEGATE) {
         let mut others = show_others(&results, &how);
         if tables.is_empty() {
             bench.choose(&CONTENDERS, &mut others)?;
         }
-        tables.push(others);
+        tables.push(("enforced others", others));
     }
-    if let Some(first) = tables.first_mut() {
+    if let Some((_, first)) = tables.first_mut() {
         let used = |scenario: &&Scenario| results.keys().any(|key| key.scenario == **scenario);
         for scenario in Scenario::value_variants().iter().filter(used) {
             first.note(scenario.explained());
@@ -439,7 +439,7 @@ mod tests {
         let runs = planned(&args, &CONTENDERS, 60);
         let of = |peer: &str| runs.iter().filter(|run| run.key.peer == peer).count();
         // All four conditions; a concurrency limit has no clock. The others: clean and with jitter.
-        assert_eq!(of("pacegate"), 2 * (8 * 4 + 2));
+        assert_eq!(of("pacegate"), 2 * (9 * 4 + 2));
         assert_eq!(of("nginx-limit"), 2 * (5 * 2));
         assert_eq!(of("until_ready"), 2 * (7 * 2));
         let keys: std::collections::BTreeSet<Key> = runs.iter().map(|run| run.key).collect();
@@ -461,10 +461,10 @@ mod tests {
             assert!(group.iter().all(|run| run.key.rate == rate));
             sizes.entry(rate).or_default().push(group.len());
         }
-        assert_eq!(sizes[&10], [58]);
-        assert_eq!(sizes[&100][..9], [6; 9]);
-        assert_eq!(sizes[&1000], [1; 58]);
-        assert_eq!(sizes[&10_000], [1; 58]);
+        assert_eq!(sizes[&10], [62]);
+        assert_eq!(sizes[&100][..10], [6; 10]);
+        assert_eq!(sizes[&1000], [1; 62]);
+        assert_eq!(sizes[&10_000], [1; 62]);
         assert_eq!(
             at_a_time(&[10, 100, 1000]),
             "10/s 64 at a time, 100/s 6 at a time, 1000/s alone"

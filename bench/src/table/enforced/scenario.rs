@@ -28,6 +28,8 @@ pub(crate) enum Scenario {
     Sliding,
     /// The same, evenly spaced
     SlidingEven,
+    /// The same, but 1 % at once
+    SlidingNear,
     /// N/s by a sliding counter, evenly spaced
     Counter,
     /// N/s from a token bucket of 2N
@@ -61,6 +63,9 @@ impl Scenario {
             Self::FixedEven => "fixed-even: the same; set to `{ rate = \"N/s\", burst = 1 }`",
             Self::Sliding => "sliding: N in any second (a log); set to `\"N/s\"`",
             Self::SlidingEven => "sliding-even: the same; set to `{ rate = \"N/s\", burst = 1 }`",
+            Self::SlidingNear => {
+                "sliding-near: the same; set to `{ rate = \"N/s\", burst = N/100 }` (at least 1)"
+            }
             Self::Counter => {
                 "counter: refuses when previous second x its overlap + current second reaches N; set to `{ rate = \"N/s\", burst = 1 }`"
             }
@@ -68,13 +73,13 @@ impl Scenario {
                 "bucket: tokens at N/s, up to 2N, full at first; set to `{ rate = \"N/s\", bucket = 2N }`"
             }
             Self::Leaky => {
-                "leaky: leaks N/s, depth 1, so no gap below 1/N s; set to `{ rate = \"N/s\", bucket = 1 }`"
+                "leaky: leaks N/s, depth 1, so no gap below 1/N s; set to `{ rate = \"N/s\", bucket = 1 }`; a start must wait for the answer before it, so that with jitter nobody can use more than 1/(1 + N/40)"
             }
             Self::Concurrency => {
                 "concurrency: C at once, each taking C/N s (40 ms; 400 ms at 10/s); set to `max_in_flight = C`"
             }
             Self::Several => {
-                "several: N in any second, 2N in any 3 s (rated by these), N/20 (at least 2) at once, each taking 20 ms; all of them set"
+                "several: N in any second, 2N in any 3 s (rated by these), N/20 (at least 2) at once, each taking 5 ms; all of them set"
             }
         }
     }
@@ -84,7 +89,7 @@ impl Scenario {
         let window = Pace::window(rate, 1);
         match self {
             Self::Fixed | Self::FixedEven => Rule::Fixed(window).into(),
-            Self::Sliding | Self::SlidingEven => Rule::Sliding(window).into(),
+            Self::Sliding | Self::SlidingEven | Self::SlidingNear => Rule::Sliding(window).into(),
             Self::Counter => Rule::Counter(window).into(),
             Self::Bucket => Rule::Bucket(self.pace(rate)).into(),
             Self::Leaky => Rule::Leaky(self.pace(rate)).into(),
@@ -116,7 +121,7 @@ impl Scenario {
                     .in_flight(self.at_once(rate)),
             ),
             (Program::Pacegate, _) => Some(contender.paced(pace).in_flight(IN_FLIGHT)),
-            (_, Self::Concurrency | Self::Several) => None,
+            (_, Self::Concurrency | Self::Several | Self::SlidingNear) => None,
             // nginx knows even spacing only: the other form would be the same again.
             (Program::Nginx, Self::FixedEven | Self::SlidingEven) => None,
             (Program::Nginx, _) => Some(contender.paced(pace)),
@@ -140,6 +145,7 @@ impl Scenario {
                 Pace::window(rate, 1)
             }
             Self::FixedEven | Self::SlidingEven | Self::Counter => Pace::even(rate),
+            Self::SlidingNear => Pace::spaced(rate, (rate / 100).max(1)),
             Self::Bucket => Pace::bucket(rate, rate * 2),
             Self::Leaky => Pace::bucket(rate, 1),
         }
@@ -213,7 +219,7 @@ impl Scenario {
     /// What a call takes there, milliseconds, where concurrency is limited.
     fn work_ms(self, rate: u32) -> u32 {
         match self {
-            Self::Several => 20,
+            Self::Several => 5,
             _ if rate < 100 => 400,
             _ => 40,
         }
