@@ -40,7 +40,7 @@ pub(crate) use connections::Connections;
 use connections::{Loop, Seat};
 use ending::{Ending, Reset};
 use stream::Stream;
-use unread::Unread;
+use unread::{Unread, Watcher};
 
 mod activity;
 mod connections;
@@ -210,8 +210,8 @@ impl Server {
         };
         let Ok(Ok(sniffed)) = sniffed else { return };
         let activity = &seat.activity;
-        let service = self.service(&seat, &ending, peer);
         let stream = Stream::new(stream, sniffed, settings, activity, &ending);
+        let service = self.service(&seat, &ending, peer, stream.is_raw());
         let result = match stream.is_raw() {
             false => {
                 let shut = http1::UpgradeableConnection::graceful_shutdown;
@@ -244,6 +244,7 @@ impl Server {
         seat: &Seat,
         ending: &Arc<Ending>,
         peer: Option<IpAddr>,
+        is_http2: bool,
     ) -> impl Service<
         Request<Incoming>,
         Response = Response<Sent>,
@@ -253,7 +254,8 @@ impl Server {
         let (proxy, activity) = (Arc::clone(&self.proxy), Arc::clone(&seat.activity));
         let connection = seat.number;
         let ending = Arc::clone(ending);
-        let stall = self.settings.stall_timeout;
+        let watcher = || Arc::new(Watcher::new(&activity, self.settings.stall_timeout));
+        let watcher = is_http2.then(watcher);
         service_fn(move |mut request: Request<Incoming>| {
             let proxy = proxy.load_full();
             let (number, underway) = activity.begin();
@@ -262,6 +264,7 @@ impl Server {
             }
             let refusal = activity.refusal(number);
             let (activity, ending) = (Arc::clone(&activity), Arc::clone(&ending));
+            let watcher = watcher.clone();
             async move {
                 let version = request.version();
                 // To others hyper knows no way to send interim answers, or they
@@ -289,11 +292,9 @@ impl Server {
                 if uploads && is_early {
                     activity.refuse_upload();
                 }
-                Ok(response.map(|body| match (underway.until(body), version) {
-                    (body, Version::HTTP_2) => {
-                        Either::Right(Unread::new(body, &activity, stall, end))
-                    }
-                    (body, _) => {
+                Ok(response.map(|body| match (underway.until(body), watcher) {
+                    (body, Some(watcher)) => Either::Right(watcher.add(body, end)),
+                    (body, None) => {
                         activity.ends(end);
                         Either::Left(body)
                     }
