@@ -29,3 +29,9 @@ pub(crate) const fn is_text(byte: u8) -> bool {
 pub(crate) fn all_text(bytes: &[u8]) -> bool {
     bytes.iter().fold(true, |good, byte| good & is_text(*byte))
 }
+
+/// The members of a list (RFC 9110, section 5.6.1), empty ones too, without the
+/// space around them.
+pub(crate) fn members(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
+}

@@ -16,6 +16,7 @@ use ::http::request::Parts;
 use ::http::uri::{PathAndQuery, Uri};
 use ::http::{Method, Version};
 
+use crate::http::grammar::members;
 use crate::outcome::Fault;
 
 /// Tells a caller where the time went.
@@ -191,7 +192,7 @@ fn check_framing(head: &Parts) -> Result<(), Fault> {
 /// How often a request has come through a pacegate.
 fn passes(headers: &HeaderMap) -> usize {
     let hops = headers.get_all(VIA).iter();
-    let hops = hops.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let hops = hops.flat_map(|value| members(value.as_bytes()));
     let ours = hops.filter(|hop| {
         let mut words = hop
             .split(|byte| byte.is_ascii_whitespace())
@@ -299,9 +300,8 @@ fn strip(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
         return;
     }
     let options = headers.get_all(CONNECTION).iter();
-    let options = options.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let options = options.flat_map(|value| members(value.as_bytes()));
     let named: Vec<HeaderName> = options
-        .map(<[u8]>::trim_ascii)
         .filter(|name| !name.eq_ignore_ascii_case(b"keep-alive"))
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .filter(|name| !is_end_to_end(name))
@@ -347,9 +347,7 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
 }
 
 fn accepts_trailers(te: &HeaderValue) -> bool {
-    te.as_bytes()
-        .split(|byte| *byte == b',')
-        .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+    members(te.as_bytes()).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
 }
 
 /// Shows how long a request waited, in pieces of the value of [`SERVER_TIMING`]

@@ -6,6 +6,7 @@
 use ::http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use ::http::{Response, StatusCode};
 
+use crate::http::grammar::members;
 use crate::outcome::Break;
 
 /// Leaves at most one `Content-Length` in the head.
@@ -68,8 +69,7 @@ impl<'a> Length<'a> {
     ///
     /// It is no length, or another one than those before.
     pub(crate) fn add(&mut self, value: &'a [u8]) -> Result<(), Break> {
-        for one in value.split(|byte| *byte == b',') {
-            let one = one.trim_ascii();
+        for one in members(value) {
             let is_number = !one.is_empty() && one.iter().all(u8::is_ascii_digit);
             if !is_number || self.0.is_some_and(|other| other != one) {
                 return Err(Break::Malformed);

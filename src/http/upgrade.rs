@@ -6,6 +6,8 @@ use ::http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use ::http::request::Parts;
 use ::http::{Method, Version};
 
+use crate::http::grammar::members;
+
 /// The protocols that `head` asks to change to. HTTP/2 is not among them: it is
 /// no business of the upstream which HTTP a caller speaks with us.
 pub(crate) fn offered(head: &Parts) -> Option<HeaderValue> {
@@ -54,8 +56,7 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
 }
 
 fn split(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    let tokens = value.as_bytes().split(|byte| *byte == b',');
-    tokens.map(<[u8]>::trim_ascii).filter(|one| !one.is_empty())
+    members(value.as_bytes()).filter(|one| !one.is_empty())
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use super::plain::Line;
 use super::wire::Wire;
 use super::{Inbound, SendError, Sent};
 use crate::http::body::Upload;
+use crate::http::grammar::members;
 use crate::http::response;
 
 /// For what is still to be written on a connection that nobody needs any more.
@@ -157,8 +158,8 @@ fn drive(
 /// Whether the upstream closes the connection after its response.
 fn closes(headers: &HeaderMap) -> bool {
     let options = headers.get_all(CONNECTION).iter();
-    let mut options = options.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
+    let mut options = options.flat_map(|value| members(value.as_bytes()));
+    options.any(|option| option.eq_ignore_ascii_case(b"close"))
 }
 
 /// Returns when the connection is dropped and has not ended in a while: an

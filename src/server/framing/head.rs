@@ -9,7 +9,7 @@ use ::http::Uri;
 use memchr::memchr;
 
 use crate::http::chunked::{Bounds, LONGEST_BODY};
-use crate::http::grammar::{all_text, is_token};
+use crate::http::grammar::{all_text, is_token, members};
 use crate::outcome::Fault;
 
 /// Empty lines that may come before a request line (RFC 9112, section 2.2, asks
@@ -216,8 +216,7 @@ impl Request {
         match colon {
             7 if is(b"upgrade") => self.upgrade = !self.old,
             10 if is(b"connection") => {
-                for option in value.split(|byte| *byte == b',') {
-                    let option = option.trim_ascii();
+                for option in members(value) {
                     self.close |= option.eq_ignore_ascii_case(b"close");
                     self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                 }
