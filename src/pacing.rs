@@ -290,6 +290,19 @@ impl Limits {
         }
     }
 
+    /// Another run of this program was told to send nothing before `until`, in the
+    /// answer to a request of `charge`; now it is `now`.
+    pub(crate) fn paused(&mut self, charge: &Charge, until: Instant, now: Instant) {
+        let (at, until) = (self.time(now), self.time(until));
+        let until = until.min(at + self.cooldown.longest);
+        let counted = at + self.guard.span();
+        let index = usize::from(self.answers_are_keyed());
+        let key = self.kinds.key(charge, index);
+        let (_, state) = self.scopes[index].enter(key, at, counted);
+        state.cooldown.resume(until);
+        state.empty_until(until);
+    }
+
     /// What was spent until `at` is not known: it counts as everything. Returns
     /// the time from which everything can be spent again.
     pub(crate) fn spent_all(&mut self, at: Instant) -> Instant {

@@ -47,7 +47,19 @@ impl Drop for Taken {
 
 impl Shared {
     fn close(&self, turn: Turn, end: End<'_>, now: Instant) -> Option<Instant> {
+        let (refused, readings) = match end {
+            End::Answered(readings) => (false, readings),
+            End::Refused(_, readings) => (true, readings),
+            End::Failed | End::Canceled | End::Lost => (false, &[][..]),
+        };
+        let empty = readings.iter().filter(|reading| reading.remaining == 0);
+        let empty = empty.map(|reading| now + reading.reset).max();
+        let charge = (refused || empty.is_some()).then(|| turn.charge().clone());
         let closed = self.limits().close(turn, end, now);
+        let until = closed.cooldown.filter(|_| refused).max(empty);
+        if let (Some(journal), Some(charge), Some(until)) = (&self.journal, charge, until) {
+            journal.pause(&charge, until, now);
+        }
         if closed.sooner {
             self.gate.ring(true);
         }

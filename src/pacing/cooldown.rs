@@ -132,6 +132,12 @@ impl Cooldown {
         self.pause(now + pause.min(settings.longest))
     }
 
+    /// A pause until `until` goes on that began before this was new.
+    pub(super) fn resume(&mut self, until: Duration) {
+        self.refusals = 1;
+        self.pause(until);
+    }
+
     /// The request of turn `number` failed at `now`. Returns the end of the
     /// pause if that makes one.
     pub(super) fn failed(

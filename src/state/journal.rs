@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::clock::{Clock, hash, nanos};
 use super::files::{Files, Found};
 use super::past::Past;
-use super::record::{Record, Reserved, Spent};
+use super::record::{Paused, Record, Reserved, Spent};
 use crate::config::{self, Per};
 use crate::pacing::Charge;
 
@@ -129,6 +129,20 @@ impl Journal {
     pub(crate) fn spend(&self, charge: &Charge, now: Instant) {
         let mut book = self.book();
         if let Err(error) = book.spend(charge, now) {
+            self.fail(&mut book, &error);
+        }
+    }
+
+    /// Nothing starts before `until` because of what the upstream has said at `now`, in
+    /// its answer to a request with this charge.
+    pub(crate) fn pause(&self, charge: &Charge, until: Instant, now: Instant) {
+        let mut book = self.book();
+        let paused = Paused {
+            at: book.clock.wall(now),
+            until: book.clock.wall(until),
+            charge: book.known(charge),
+        };
+        if let Err(error) = book.write(&Record::Paused(paused)) {
             self.fail(&mut book, &error);
         }
     }
@@ -280,11 +294,7 @@ impl Book {
         let at = self.clock.wall(now);
         if self.batch == 1 || *charge != Charge::ONE {
             let times = NonZeroU32::MIN;
-            // The kinds change this instant: its keys are not those of the file.
-            let charge = match charge.kinds == self.kinds {
-                true => charge.clone(),
-                false => Charge::of(charge.cost),
-            };
+            let charge = self.known(charge);
             return self.write(&Record::Spent(Spent { at, times, charge }));
         }
         let reserved = &mut self.reserved;
@@ -293,6 +303,15 @@ impl Book {
         }
         self.reserved.used += 1;
         Ok(())
+    }
+
+    /// `charge` with the keys that the file tells apart: none if the kinds change
+    /// this instant.
+    fn known(&self, charge: &Charge) -> Charge {
+        match charge.kinds == self.kinds {
+            true => charge.clone(),
+            false => Charge::of(charge.cost),
+        }
     }
 
     /// Reserves so many turns, and says what was used of the last ones.

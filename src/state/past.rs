@@ -5,14 +5,15 @@
 //! uncertain counts as later and as more: what was reserved as spent, merged
 //! requests as started with the last of them.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::clock::{Clock, Reading, SKEW, nanos};
-use super::record::{HEAD, Record, Reserved, Spent, head, read_head};
+use super::record::{HEAD, Paused, Record, Reserved, Spent, head, read_head};
 use crate::pacing::{Charge, Limits};
 
 /// Requests are merged when they lie no farther apart than this part of their
@@ -28,6 +29,8 @@ pub(crate) struct Past {
     pub(super) spent: Vec<Spent>,
     /// The last reservation, of which nobody knows what was used.
     reserved: Option<Reserved>,
+    /// Pauses that the upstream asked for.
+    paused: Vec<Paused>,
     /// What was spent until then is not known.
     pub(super) lost: Option<u64>,
     /// The clock by which all these times are.
@@ -61,7 +64,7 @@ impl Past {
 
     /// How many entries it has.
     pub(super) fn len(&self) -> usize {
-        self.spent.len() + usize::from(self.reserved.is_some())
+        self.spent.len() + self.paused.len() + usize::from(self.reserved.is_some())
     }
 
     /// Goes on with the next record.
@@ -78,6 +81,7 @@ impl Past {
             Record::Moved(by) => self.shift(by),
             Record::Lost(at) => self.lost = Some(at),
             Record::Read(reading) => self.reading = Some(reading),
+            Record::Paused(paused) => self.paused.push(paused),
             Record::End => {}
         }
     }
@@ -99,12 +103,14 @@ impl Past {
         let places: Vec<Option<usize>> = places
             .map(|kind| self.kinds.iter().position(|old| old == kind))
             .collect();
-        for spent in &mut self.spent {
-            let old = spent.charge.keys();
+        let spent = self.spent.iter_mut().map(|spent| &mut spent.charge);
+        let paused = self.paused.iter_mut().map(|paused| &mut paused.charge);
+        for charge in spent.chain(paused) {
+            let old = charge.keys();
             let keys = places.iter();
             let keys = keys.map(|place| place.and_then(|place| old.get(place).copied()));
             let keys: Box<[u64]> = keys.map(Option::unwrap_or_default).collect();
-            spent.charge.keys = Some(keys).filter(|keys| !keys.is_empty());
+            charge.keys = Some(keys).filter(|keys| !keys.is_empty());
         }
         self.kinds = kinds;
     }
@@ -122,6 +128,10 @@ impl Past {
     fn shift(&mut self, by: i64) {
         let shift = |at: &mut u64| *at = at.saturating_add_signed(by);
         self.spent.iter_mut().for_each(|spent| shift(&mut spent.at));
+        for paused in &mut self.paused {
+            shift(&mut paused.at);
+            shift(&mut paused.until);
+        }
         self.lost.iter_mut().for_each(shift);
         if let Some(reading) = &mut self.reading {
             shift(&mut reading.wall);
@@ -145,6 +155,17 @@ impl Past {
         for spent in &mut self.spent {
             spent.at = spent.at.min(latest);
         }
+        for paused in &mut self.paused {
+            let early = paused.at.saturating_sub(latest);
+            paused.at -= early;
+            paused.until = paused.until.saturating_sub(early);
+        }
+        self.paused.retain(|paused| paused.until > now);
+        // The last to end stands for all of the same charge.
+        self.paused.sort_by_key(|paused| Reverse(paused.until));
+        let mut known = HashSet::new();
+        self.paused
+            .retain(|paused| known.insert(paused.charge.clone()));
         self.lost = self.lost.map(|at| at.min(latest));
         self.lost = self.lost.filter(|at| *at > oldest);
         self.spent.retain(|spent| spent.at > oldest);
@@ -169,6 +190,9 @@ impl Past {
         if let Some(at) = self.lost {
             Record::Lost(at).write(&mut file);
         }
+        for paused in &self.paused {
+            Record::Paused(paused.clone()).write(&mut file);
+        }
         for spent in &self.spent {
             Record::Spent(spent.clone()).write(&mut file);
         }
@@ -185,6 +209,9 @@ impl Past {
         let since = self.lost.unwrap_or(0);
         for spent in self.spent.iter().filter(|spent| spent.at >= since) {
             limits.spent(&spent.charge, spent.times, time(spent.at));
+        }
+        for paused in &self.paused {
+            limits.paused(&paused.charge, time(paused.until), clock.time(clock.read()));
         }
         until
     }

@@ -34,6 +34,8 @@ pub(super) enum Record {
     End,
     /// What the clock read by which the times are that follow.
     Read(Reading),
+    /// The upstream wants to be left alone.
+    Paused(Paused),
 }
 
 /// Requests that have started.
@@ -41,6 +43,15 @@ pub(super) enum Record {
 pub(super) struct Spent {
     pub(super) at: u64,
     pub(super) times: NonZeroU32,
+    pub(super) charge: Charge,
+}
+
+/// A pause that the upstream asked for: nothing starts before its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Paused {
+    pub(super) at: u64,
+    pub(super) until: u64,
+    /// Whose request it answered so.
     pub(super) charge: Charge,
 }
 
@@ -110,6 +121,13 @@ impl Record {
                 to.extend(reading.up.to_le_bytes());
                 to.extend(reading.wall.to_le_bytes());
             }
+            Self::Paused(paused) => {
+                to.push(8);
+                to.extend(paused.at.to_le_bytes());
+                to.extend(paused.until.to_le_bytes());
+                let keys = paused.charge.keys().iter();
+                keys.for_each(|key| to.extend(key.to_le_bytes()));
+            }
         }
         let payload = start + FRAME;
         // A limit names few kinds of keys: far below what the length can say.
@@ -155,6 +173,11 @@ impl Record {
                 up: u64::from_le_bytes(take(payload)?),
                 wall: u64::from_le_bytes(take(payload)?),
             }),
+            8 => Self::Paused(Paused {
+                at: u64::from_le_bytes(take(payload)?),
+                until: u64::from_le_bytes(take(payload)?),
+                charge: Charge::new(NonZeroU32::MIN, numbers(payload).into(), 0),
+            }),
             _ => return None,
         };
         payload.is_empty().then_some(record)
@@ -190,7 +213,13 @@ mod tests {
             turns: 3,
             used: 4,
         };
+        let paused = Paused {
+            at: 1,
+            until: 2,
+            charge: Charge::new(NonZeroU32::MIN, [3].into(), 0),
+        };
         vec![
+            Record::Paused(paused),
             Record::Kinds(vec![9, u64::MAX]),
             spent(&[]),
             spent(&[1, 2]),

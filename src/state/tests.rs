@@ -210,6 +210,52 @@ fn a_key_keeps_what_it_spent_and_no_other_pays_for_it() {
 }
 
 #[test]
+fn a_pause_goes_on_after_a_crash_and_ends_with_a_single_probe() {
+    let mut world = World::new();
+    let settings = upstream("\"10/s\"");
+    let mut run = world.run(&settings);
+    let turn = run.limits.start(Charge::ONE, world.now, world.now);
+    let refused = End::Refused(Some(SECOND * 60), &[]);
+    let closed = run.limits.close(turn, refused, world.now);
+    let until = closed.cooldown.unwrap();
+    run.journal.pause(&Charge::ONE, until, world.now);
+    drop(run);
+    world.now += SECOND * 10;
+    // Not the first run after it either.
+    drop(world.run(&settings));
+    let mut run = world.run(&settings);
+    let wait = world.wait(&mut run);
+    assert!(
+        wait >= SECOND * 50 && wait < SECOND * 51,
+        "{wait:?} of 50 s"
+    );
+    world.now += wait;
+    assert_eq!(world.wait(&mut run), Duration::ZERO);
+    let probe = run.limits.start(Charge::ONE, world.now, world.now);
+    assert!(world.wait(&mut run) > Duration::ZERO);
+    run.limits.close(probe, End::Answered(&[]), world.now);
+    drop(run);
+    world.now += SECOND;
+    let mut run = world.run(&settings);
+    assert_eq!(world.wait(&mut run), Duration::ZERO);
+}
+
+#[test]
+fn a_pause_of_one_key_is_nobody_elses_after_a_crash() {
+    let mut world = World::new();
+    let mut settings = upstream("\"10/s\"");
+    settings.limits[0].per = Some(config::Per::Address);
+    let run = world.run(&settings);
+    run.journal
+        .pause(&key(7), world.now + SECOND * 60, world.now);
+    drop(run);
+    world.now += SECOND;
+    let mut run = world.run(&settings);
+    assert!(run.limits.ready(&key(7), world.now + SECOND * 58).is_err());
+    assert!(run.limits.ready(&key(8), world.now).is_ok());
+}
+
+#[test]
 fn a_damaged_state_counts_as_everything_spent() {
     type Damage<'a> = (&'a str, &'a dyn Fn(&mut Vec<u8>));
     let damages: [Damage<'_>; 6] = [

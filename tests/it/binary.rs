@@ -424,6 +424,33 @@ async fn killed_again_and_again_it_never_exceeds_the_limit() {
     }
 }
 
+/// An API that has said when to come back is not asked before that.
+#[tokio::test]
+async fn a_pause_that_the_api_asked_for_outlives_a_kill() {
+    let refusal = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 300\r\nContent-Length: 0\r\n\r\n";
+    let last = "HTTP/1.1 200 OK\r\nX-Left: 0\r\nX-Reset: 300\r\nContent-Length: 0\r\n\r\n";
+    for (answer, first) in [(refusal, 429), (last, 200)] {
+        let upstream = Upstream::answering(answer).await;
+        let (state, url) = (tempfile::tempdir().unwrap(), upstream.url());
+        let dir = state.path().join("state");
+        let (_folder, file) = settings(&format!(
+            "listen = \"{FREE}\"\nadmin = \"{FREE}\"\nstate.dir = \"{}\"\n\
+             [upstream.a]\nurl = \"{url}\"\n\
+             dialect = {{ remaining = \"x-left\", reset = \"x-reset\", unit = \"seconds\" }}\n",
+            dir.display()
+        ));
+        for status in [first, 503, 503] {
+            let (running, address) = start(&file).await;
+            let mut caller = Caller::connect(address).await;
+            caller.send(get("/")).await;
+            assert_eq!(caller.response().await.status, status);
+            // Dropping it kills it.
+            drop(running);
+        }
+        assert_eq!(upstream.requests().len(), 1);
+    }
+}
+
 /// Every first start under a service manager: everything counted as spent, and a
 /// request of an upstream with "5000/h" was refused for an hour.
 #[tokio::test]

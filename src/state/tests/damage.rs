@@ -6,14 +6,17 @@ use std::num::NonZeroU32;
 use super::*;
 use crate::fuzz::{self, Random};
 use crate::state::clock::Reading;
-use crate::state::record::{HEAD, Record, Reserved, Spent, head};
+use crate::state::record::{HEAD, Paused, Record, Reserved, Spent, head};
 
 const SEED: u64 = 7;
 
 fn record(random: &mut Random) -> Record {
     let number = |random: &mut Random| random.below(1 << 40) as u64;
     let count = |random: &mut Random| NonZeroU32::new(1 + random.below(9) as u32).unwrap();
-    match random.below(8) {
+    let keys = |random: &mut Random| -> Box<[u64]> {
+        (0..random.below(3)).map(|_| number(random)).collect()
+    };
+    match random.below(9) {
         0 => Record::Kinds((0..random.below(3)).map(|kind| kind as u64).collect()),
         1 => Record::Moved(number(random) as i64 - (1 << 39)),
         2 => Record::Lost(number(random)),
@@ -28,14 +31,16 @@ fn record(random: &mut Random) -> Record {
             turns: random.below(9) as u32,
             used: random.below(9) as u32,
         }),
-        _ => {
-            let keys: Box<[u64]> = (0..random.below(3)).map(|_| number(random)).collect();
-            Record::Spent(Spent {
-                at: number(random),
-                times: count(random),
-                charge: Charge::new(count(random), keys, 0),
-            })
-        }
+        5 => Record::Paused(Paused {
+            at: number(random),
+            until: number(random),
+            charge: Charge::new(NonZeroU32::MIN, keys(random), 0),
+        }),
+        _ => Record::Spent(Spent {
+            at: number(random),
+            times: count(random),
+            charge: Charge::new(count(random), keys(random), 0),
+        }),
     }
 }
 
