@@ -360,7 +360,7 @@ impl Lane {
         let wait = shared.wait(charge);
         match outcome {
             // By then so many have gone that this one would have been admitted.
-            Outcome::WaitTooLong => wait.saturating_sub(shared.settings().queue.max_wait),
+            Outcome::WaitTooLong => wait.saturating_sub(shared.settings().longest_wait()),
             _ => wait,
         }
     }

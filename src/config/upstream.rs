@@ -109,6 +109,14 @@ pub struct Retry {
 }
 
 impl Upstream {
+    /// How long a request may wait for its turn.
+    pub(crate) fn longest_wait(&self) -> Duration {
+        let longest = self.queue.max_wait;
+        self.timeouts
+            .total
+            .map_or(longest, |total| total.min(longest))
+    }
+
     /// The kinds of keys that its limits name, each once.
     pub fn kinds(&self) -> Vec<&Per> {
         let mut kinds = Vec::new();

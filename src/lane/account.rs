@@ -182,9 +182,7 @@ impl Account {
 
     /// When its time to wait is over.
     pub(super) fn deadline(&self) -> Instant {
-        let settings = self.core.shared.settings();
-        let wait = self.arrived + settings.queue.max_wait;
-        self.end_of_time().map_or(wait, |end| end.min(wait))
+        self.arrived + self.core.shared.settings().longest_wait()
     }
 
     /// When its whole time is over.

@@ -75,14 +75,13 @@ impl Lane {
     ) -> Result<Option<Place>, Outcome> {
         let shared = &self.0.shared;
         let settings = shared.settings();
-        let settings = &settings.queue;
-        if shared.wait(account.charge()) > settings.max_wait {
+        if shared.wait(account.charge()) > settings.longest_wait() {
             return Err(Outcome::WaitTooLong);
         }
         let place = shared
             .room
             .try_enter(account.charge(), bytes, &self.0.cells);
-        match (&place, settings.when_full) {
+        match (&place, settings.queue.when_full) {
             (Some(_), _) => account.admit(),
             (None, WhenFull::Wait) => {}
             (None, WhenFull::Reject) => return Err(Outcome::QueueFull),
