@@ -21,6 +21,7 @@ use ::http::header::{AGE, DATE};
 use ::http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::config::{Dialect, Fields, Unit, Upstream};
+use crate::http::plain::response::Look;
 
 mod coding;
 mod ietf;
@@ -84,13 +85,17 @@ pub(crate) fn budgets(dialect: &Dialect, headers: &HeaderMap, now: SystemTime) -
     found.collect()
 }
 
-/// Whether an answer of that `status` says nothing of limits, whatever its fields
-/// are.
-pub(crate) fn is_fine(settings: &Upstream, status: StatusCode) -> bool {
+/// What there is to be looked at in an answer of that `status`.
+pub(crate) fn look(settings: &Upstream, status: StatusCode) -> Look {
     let silent = matches!(settings.dialect, Dialect::None | Dialect::RetryAfter);
     let mut signals = settings.cooldown.signals.iter();
     // A 408 may have been said before the request came.
-    silent && status != StatusCode::REQUEST_TIMEOUT && signals.all(|signal| signal.status != status)
+    let refuses = status == StatusCode::REQUEST_TIMEOUT;
+    match refuses || signals.any(|signal| signal.status == status) {
+        true => Look::Everything,
+        false if silent => Look::Nothing,
+        false => Look::Fields,
+    }
 }
 
 /// What `fields` tell of a budget of requests.

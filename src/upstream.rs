@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::http::body::{Progress, Upload};
 use crate::http::interim::Asker;
 use crate::http::plain::request::{Plain, is_repeatable};
+use crate::http::plain::response::Look;
 use crate::http::response;
 #[cfg(test)]
 pub(crate) use connect::fake;
@@ -83,17 +84,17 @@ pub(crate) enum Outgoing {
 
 /// What is told of the response to a plain request before that is there.
 pub(crate) trait Ear {
-    /// Whether nobody has to look at the fields of a response of that `status`.
-    fn is_fine(&self, status: StatusCode) -> bool;
+    /// What somebody has to look at in a response of that `status`.
+    fn look(&self, status: StatusCode) -> Look;
 
     /// An interim answer has come, with this `head`.
     fn hear(&self, head: &[u8]);
 }
 
-/// Where every field is looked at.
+/// Where all is looked at.
 impl Ear for () {
-    fn is_fine(&self, _status: StatusCode) -> bool {
-        false
+    fn look(&self, _status: StatusCode) -> Look {
+        Look::Everything
     }
 
     fn hear(&self, _head: &[u8]) {}

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Poll, ready};
 use std::time::{Duration, SystemTime};
 
-use ::http::{HeaderValue, Response, StatusCode};
+use ::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use tokio::time::{self, Instant};
 
@@ -27,9 +27,11 @@ use super::spare::{Spare, broken, timed_out};
 use super::tunnel::Offer;
 use super::turn::Taken;
 use super::{Core, Shared};
+use crate::config;
 use crate::dialect::{self, Verdict};
 use crate::http::head;
 use crate::http::interim::Asker;
+use crate::http::plain::response::Look;
 use crate::metrics::Again;
 use crate::outcome::{Break, Outcome};
 use crate::pacing::{End, Reading};
@@ -97,8 +99,8 @@ struct Ear<'a> {
 }
 
 impl upstream::Ear for Ear<'_> {
-    fn is_fine(&self, status: StatusCode) -> bool {
-        dialect::is_fine(&self.shared.settings(), status)
+    fn look(&self, status: StatusCode) -> Look {
+        dialect::look(&self.shared.settings(), status)
     }
 
     fn hear(&self, head: &[u8]) {
@@ -161,10 +163,15 @@ async fn finish(
         }),
     };
     match sent {
-        Ok(response) if response.body().is_ready() => {
+        Ok(mut response) if response.body().is_ready() => {
             let now = Instant::now();
             flight.account.respond(response.status(), now);
-            turn.close(End::Answered(&[]), now);
+            let readings = match response.headers().is_empty() {
+                true => Vec::new(),
+                // The caller gets them as they came.
+                false => readings(&shared.settings(), &std::mem::take(response.headers_mut())),
+            };
+            turn.close(End::Answered(&readings), now);
             let begin = Beginning::default();
             pass_on(shared, response, begin, flight, None).map_err(Broken::Ended)
         }
@@ -197,12 +204,12 @@ async fn answered(
         spare => spare,
     };
     account.respond(response.status(), now);
-    let Answer {
+    let Meaning {
         refused,
         asked,
         readings,
         begin,
-    } = Answer::of(shared, &mut response).await;
+    } = Meaning::of(shared, &mut response).await;
     if !refused {
         turn.close(End::Answered(&readings), now);
         return pass_on(shared, response, begin, flight, offer).map_err(Broken::Ended);
@@ -238,7 +245,7 @@ async fn answered(
 }
 
 /// What a response means to the limits.
-struct Answer {
+struct Meaning {
     /// Whether the upstream refused the request because of its own.
     refused: bool,
     /// How long it asks us to wait, if it does.
@@ -249,7 +256,7 @@ struct Answer {
     begin: Beginning,
 }
 
-impl Answer {
+impl Meaning {
     async fn of(shared: &Shared, response: &mut Response<Inbound>) -> Self {
         let settings = shared.settings.load_full();
         let (signals, status) = (&settings.cooldown.signals, response.status());
@@ -263,19 +270,24 @@ impl Answer {
             }
         };
         let (headers, now) = (response.headers(), SystemTime::now());
-        let budgets = dialect::budgets(&settings.dialect, headers, now);
-        let readings = budgets.into_iter().map(|budget| Reading {
-            name: budget.name,
-            remaining: budget.remaining,
-            reset: budget.reset,
-        });
         Self {
             asked: dialect::retry_after(&settings.dialect, headers, now).filter(|_| refused),
-            readings: readings.collect(),
+            readings: readings(&settings, headers),
             refused,
             begin,
         }
     }
+}
+
+/// What a response with these `headers` says is left.
+fn readings(settings: &config::Upstream, headers: &HeaderMap) -> Vec<Reading> {
+    let budgets = dialect::budgets(&settings.dialect, headers, SystemTime::now());
+    let readings = budgets.into_iter().map(|budget| Reading {
+        name: budget.name,
+        remaining: budget.remaining,
+        reset: budget.reset,
+    });
+    readings.collect()
 }
 
 /// The response as the caller gets it; `begin` was read of its body already.

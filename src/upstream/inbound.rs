@@ -38,8 +38,8 @@ impl Inbound {
     }
 
     /// The head in the form in which an HTTP/1.1 caller gets it, with what had
-    /// come of the body by then; only where the response has no map of fields,
-    /// and until it is taken.
+    /// come of the body by then; until it is taken. The response's map of fields is
+    /// only to be looked at then, and may be empty.
     pub(crate) fn ready(&mut self) -> Option<&mut Ready> {
         self.slot()?.as_mut()
     }

@@ -200,8 +200,8 @@ impl<E: Ear> Incoming<E> {
             if bytes.is_empty() {
                 return Ok(None);
             }
-            let fine = |status| self.ear.is_fine(status);
-            match response::read(bytes, self.head_only, fine)? {
+            let look = |status| self.ear.look(status);
+            match response::read(bytes, self.head_only, look)? {
                 Read::Whole(length, head) => return Ok(Some(answer(head, &bytes[length..]))),
                 Read::Interim(length) => {
                     self.hear(&bytes[..length])?;

@@ -333,6 +333,12 @@ async fn the_case_of_names_is_kept_both_ways() {
     assert!(raw.contains(&host), "{raw}");
     let kept = "X-oDD: 1\r\nx-Twice: 1\r\nX-twice: 2\r\nUser-agent: me\r\n";
     assert!(raw.contains(kept), "{raw}");
+    // Also where pacegate reads the fields itself.
+    let proxy = Proxy::before(&upstream, "dialect = \"github\"");
+    let mut caller = proxy.send(get("/")).await;
+    caller
+        .sees("\r\nX-cAsE: 1\r\nx-Twice: 1\r\nX-twice: 2\r\n")
+        .await;
 }
 
 /// RFC 9110, section 10.1.1.

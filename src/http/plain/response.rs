@@ -4,11 +4,12 @@ use std::fmt;
 use std::io::Write;
 use std::mem::MaybeUninit;
 
-use ::http::header::{HeaderName, HeaderValue};
+use ::http::header::{HeaderMap, HeaderName, HeaderValue};
 use ::http::{Response, StatusCode, response};
 use httparse::{Error, Header, ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
 
+use crate::http::grammar::members;
 use crate::http::response::Length;
 use crate::http::{date, response as checks};
 use crate::outcome::Break;
@@ -62,11 +63,20 @@ pub(crate) struct Head {
     pub(crate) fields: Fields,
 }
 
+/// What somebody has to look at before the caller gets a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    Nothing,
+    Fields,
+    /// Its body too, perhaps.
+    Everything,
+}
+
 /// The fields of a response.
 #[derive(Debug)]
 pub(crate) enum Fields {
-    /// The head as the caller gets it.
-    Ready(Ready),
+    /// The head as the caller gets it, and the fields for who looks at them.
+    Ready(Ready, Option<Box<HeaderMap>>),
     /// As they came.
     Parsed(Box<response::Parts>),
 }
@@ -79,8 +89,8 @@ pub(crate) struct Ready {
 }
 
 /// Reads the head at the start of `bytes`; the response is to a HEAD if
-/// `head_only`. It becomes [`Fields::Ready`] where nobody has to look at it: if
-/// its status is `fine`, and nothing in it is special.
+/// `head_only`. It becomes [`Fields::Ready`] where nothing in it is special, unless
+/// that has to be looked at which one with its status may be asked for by `look`.
 ///
 /// # Errors
 ///
@@ -88,7 +98,7 @@ pub(crate) struct Ready {
 pub(crate) fn read(
     bytes: &[u8],
     head_only: bool,
-    fine: impl FnOnce(StatusCode) -> bool,
+    look: impl FnOnce(StatusCode) -> Look,
 ) -> Result<Read, Break> {
     // Not set to anything: that would take longer than to read a head.
     let mut room = [const { MaybeUninit::uninit() }; MOST_FIELDS];
@@ -120,9 +130,15 @@ pub(crate) fn read(
         None => End::Close,
     };
     let keeps = framing.keeps && !switching && end != End::Close;
-    let fields = match fine(status) && !framing.special && !switching {
-        true => Fields::Ready(Ready::new(bytes.len(), status, &head, &framing, end, bare)),
-        false => Fields::Parsed(Box::new(parsed(status, &head)?)),
+    let look = match framing.special || switching {
+        true => Look::Everything,
+        false => look(status),
+    };
+    let ready = || Ready::new(bytes.len(), status, &head, &framing, end, bare);
+    let fields = match look {
+        Look::Nothing => Fields::Ready(ready(), None),
+        Look::Fields => Fields::Ready(ready(), Some(Box::new(map(head.headers)?))),
+        Look::Everything => Fields::Parsed(Box::new(parsed(status, &head)?)),
     };
     let head = Head {
         status,
@@ -176,8 +192,8 @@ impl Framing {
     }
 
     fn connection(&mut self, value: &[u8]) {
-        for option in value.split(|byte| *byte == b',') {
-            match option.trim_ascii() {
+        for option in members(value) {
+            match option {
                 option if option.eq_ignore_ascii_case(b"close") => self.keeps = false,
                 option if option.eq_ignore_ascii_case(b"keep-alive") => {}
                 _ => self.special = true,
@@ -186,18 +202,24 @@ impl Framing {
     }
 }
 
-/// The head as a map of fields.
-fn parsed(status: StatusCode, head: &httparse::Response<'_, '_>) -> Result<response::Parts, Break> {
-    let mut response = Response::new(());
-    *response.status_mut() = status;
-    for Header { name, value } in &*head.headers {
+fn map(fields: &[Header<'_>]) -> Result<HeaderMap, Break> {
+    let mut map = HeaderMap::with_capacity(fields.len());
+    for Header { name, value } in fields {
         let name = HeaderName::from_bytes(name.as_bytes());
         let value = HeaderValue::from_bytes(value);
         let (Ok(name), Ok(value)) = (name, value) else {
             return Err(Break::Malformed);
         };
-        response.headers_mut().append(name, value);
+        map.append(name, value);
     }
+    Ok(map)
+}
+
+/// The head as a map of fields.
+fn parsed(status: StatusCode, head: &httparse::Response<'_, '_>) -> Result<response::Parts, Break> {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    *response.headers_mut() = map(head.headers)?;
     if let Some(Ok(reason)) = head
         .reason
         .map(|text| ReasonPhrase::try_from(text.as_bytes()))

@@ -185,7 +185,10 @@ pub(super) fn answer(head: Head, bytes: &[u8]) -> Answer {
     let mut response = Response::new(());
     *response.status_mut() = head.status;
     match head.fields {
-        Fields::Ready(mut ready) => {
+        Fields::Ready(mut ready, fields) => {
+            if let Some(fields) = fields {
+                *response.headers_mut() = *fields;
+            }
             match head.end {
                 End::Length(_) => {
                     let length = body.skip(bytes.len());
