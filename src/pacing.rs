@@ -186,6 +186,13 @@ impl Limits {
         }
     }
 
+    /// The request of turn `number` leaves at `at`, which may be later than now. To
+    /// be told before its guard has run out.
+    pub(crate) fn defer(&mut self, number: u64, at: Instant) {
+        let at = self.time(at);
+        self.guard.defer(number, at);
+    }
+
     /// The request of `turn` has ended at `now`.
     pub(crate) fn close(&mut self, turn: Turn, end: End<'_>, now: Instant) -> Closed {
         let at = self.settle(now);

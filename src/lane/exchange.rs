@@ -86,7 +86,7 @@ pub(super) fn run<'a>(
     let over = over(shared, settings.timeouts.response, &account, timer);
     drop(settings);
     let asker = account.asker();
-    let sent = lease.send(request, Ear { shared, asker }, asker);
+    let sent = lease.send(request, turn.number(), Ear { shared, asker }, asker);
     // In a box, since it goes far.
     let flight = Box::new(Flight { account, lease });
     finish(shared, flight, turn, sent, over, (spare, offer))

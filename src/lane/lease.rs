@@ -74,10 +74,12 @@ impl Lease {
         }
     }
 
-    /// Sends `request` on the connection, see [`Connection::send`].
+    /// Sends `request`, whose turn has this number, on the connection, see
+    /// [`Connection::send`].
     pub(super) fn send<E>(
         &mut self,
         request: Outgoing,
+        turn: Option<u64>,
         ear: E,
         asker: Option<Asker>,
     ) -> impl Future<Output = Sent> + Send + use<E>
@@ -96,6 +98,7 @@ impl Lease {
             true => Err(Box::pin(tunnel::send_apart(
                 Arc::clone(&self.core),
                 request,
+                turn,
                 asker,
             ))),
             false => {

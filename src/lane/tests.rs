@@ -11,6 +11,7 @@ use super::*;
 use rig::{Rig, Upstream};
 
 mod again;
+mod apart;
 mod dead;
 mod interim;
 mod keys;

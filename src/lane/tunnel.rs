@@ -23,7 +23,7 @@ use ::http::{Response, request};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::split;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::lease::Flight;
 use super::{Core, Lane, Shared};
@@ -148,11 +148,38 @@ impl Offer {
     }
 }
 
-/// Sends a request for an upgrade over an HTTP/1.1 connection of its own, where
-/// the lane's are HTTP/2, which has no upgrades (RFC 9113, section 8.6).
-pub(super) async fn send_apart(core: Arc<Core>, request: Outgoing, asker: Option<Asker>) -> Sent {
+/// A request that has its turn and no connection yet. It leaves when this is dropped.
+struct Dialing<'a>(&'a Shared, u64);
+
+impl<'a> Dialing<'a> {
+    fn new(shared: &'a Shared, turn: u64, longest: Duration) -> Self {
+        shared.limits().defer(turn, Instant::now() + longest);
+        Self(shared, turn)
+    }
+}
+
+impl Drop for Dialing<'_> {
+    fn drop(&mut self) {
+        self.0.limits().defer(self.1, Instant::now());
+        // Who started after it had to be taken for not yet counted.
+        self.0.gate.ring(false);
+    }
+}
+
+/// Sends a request for an upgrade, whose turn has this number, over an HTTP/1.1
+/// connection of its own, where the lane's are HTTP/2, which has no upgrades
+/// (RFC 9113, section 8.6).
+pub(super) async fn send_apart(
+    core: Arc<Core>,
+    request: Outgoing,
+    turn: Option<u64>,
+    asker: Option<Asker>,
+) -> Sent {
     let dialer = core.shared.dialer.load_full();
-    match dialer.connect_http1().await {
+    let dialing = turn.map(|turn| Dialing::new(&core.shared, turn, dialer.longest()));
+    let dialed = dialer.connect_http1().await;
+    drop(dialing);
+    match dialed {
         Ok(opened) => {
             let mut connection = core.link.load().count(&core, opened);
             let sent = connection.send(request, &dialer, &core.runtime, (), asker);

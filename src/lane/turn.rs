@@ -29,6 +29,11 @@ impl Taken {
         }
     }
 
+    /// The number of the turn, while it is not closed.
+    pub(super) fn number(&self) -> Option<u64> {
+        self.turn.as_ref().map(Turn::number)
+    }
+
     /// The call has ended at `now`. Returns the end of the cooldown if that
     /// began or prolonged one.
     pub(super) fn close(mut self, end: End<'_>, now: Instant) -> Option<Instant> {

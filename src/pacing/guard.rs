@@ -141,6 +141,14 @@ impl Guard {
         oldest.map_or(now, |open| open.start + self.span())
     }
 
+    /// The request of `turn` leaves at `at`, later than it was to; whatever started
+    /// after it is not counted before it, unless answered.
+    pub(super) fn defer(&mut self, turn: u64, at: Duration) {
+        if let Some(Some(open)) = self.slot(turn) {
+            open.start = at;
+        }
+    }
+
     /// Closes `turn` because its answer came at `now`. `None` if it was closed.
     pub(super) fn answered(&mut self, turn: u64, now: Duration) -> Option<Charge> {
         let open = self.slot(turn)?.take()?;
@@ -214,6 +222,19 @@ mod tests {
         assert!(guard.answered(turns[2], ms(12)).is_some());
         assert_eq!((guard.open().count(), guard.next()), (0, 3));
         assert!(guard.answered(turns[2], ms(13)).is_none());
+    }
+
+    #[test]
+    fn a_request_that_leaves_later_is_on_its_way_from_then_on() {
+        let mut guard = Guard::new(config::Guard::Fixed(ms(20)));
+        let turn = guard.start(ms(0), Charge::ONE);
+        guard.start(ms(1), Charge::ONE);
+        guard.defer(turn, ms(1000));
+        assert!(guard.expire(ms(900)).is_none());
+        guard.defer(turn, ms(100));
+        assert!(guard.expire(ms(119)).is_none());
+        assert_eq!(guard.expire(ms(120)).unwrap().0, ms(120));
+        assert_eq!(guard.expire(ms(120)).unwrap().0, ms(21));
     }
 
     /// One request after the other, each answered after `trip`.

@@ -30,6 +30,11 @@ impl Turn {
     pub(crate) fn charge(&self) -> &Charge {
         &self.charge
     }
+
+    /// Its number.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
 }
 
 /// How the request of a turn ended, as far as the limits are concerned.

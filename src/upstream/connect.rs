@@ -165,6 +165,11 @@ impl Dialer {
         &self.origin
     }
 
+    /// How long opening a connection takes at most.
+    pub(crate) fn longest(&self) -> Duration {
+        self.timeouts.dns + self.timeouts.connect + self.timeouts.tls
+    }
+
     /// Opens one connection, ready to send on.
     ///
     /// # Errors
