@@ -132,6 +132,27 @@ fn worst(counted: &[(Duration, u32)], period: Duration) -> u32 {
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// Of which more is counted than a log has room for.
+#[test]
+fn a_limit_of_a_day_is_never_exceeded_and_used_in_full() {
+    const COUNT: usize = 20_000;
+    let day = SECOND * 86_400;
+    let mut rig = Rig::new(&[limit(COUNT as u32, day, COUNT as u32, true)], SECOND / 4);
+    // Half as many again as are allowed, unevenly.
+    let mut gaps = (0..).map(|nth: u64| Duration::from_millis(nth * 7919 % 5760));
+    let mut starts = Vec::new();
+    while starts.last().is_none_or(|last| *last < day * 3) {
+        rig.advance(rig.now + gaps.next().unwrap());
+        starts.push(rig.start(None));
+    }
+    for (first, next) in starts.iter().zip(&starts[COUNT..]) {
+        assert!(*next - *first >= day, "{first:?} and {next:?}");
+    }
+    let used = starts.iter().filter(|at| (day..day * 3).contains(*at));
+    let used = used.count();
+    assert!(used >= 2 * COUNT * 998 / 1000, "{used}");
+}
+
 /// A second on an upstream's clock that is as slow as is allowed for.
 fn slow_second() -> Duration {
     SECOND + SECOND / 997

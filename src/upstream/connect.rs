@@ -4,17 +4,21 @@ use std::error::Error;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+#[cfg(test)]
+use std::sync::PoisonError;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use std::vec;
 
 use ::http::Uri;
 use ::http::header::HeaderValue;
 use hyper::client::conn::http2;
 use hyper::rt::Executor;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::{GaiAddrs, GaiResolver, Name};
+use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -101,6 +105,8 @@ impl Dialer {
         let mut connector = HttpConnector::new_with_resolver(Resolver {
             gai: GaiResolver::new(),
             bound: settings.timeouts.dns,
+            #[cfg(test)]
+            fake: None,
         });
         connector.enforce_http(false);
         connector.set_nodelay(true);
@@ -327,24 +333,32 @@ where
 struct Resolver {
     gai: GaiResolver,
     bound: Duration,
+    #[cfg(test)]
+    fake: Option<fake::Names>,
 }
 
 impl Service<Name> for Resolver {
-    type Response = GaiAddrs;
+    type Response = vec::IntoIter<SocketAddr>;
     type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<GaiAddrs>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.gai.poll_ready(cx)
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
+        #[cfg(test)]
+        if let Some(fake) = &self.fake {
+            let found = *fake.lock().unwrap_or_else(PoisonError::into_inner);
+            return Box::pin(async move { Ok(vec![found].into_iter()) });
+        }
         let found = timeout(self.bound, self.gai.call(name));
         Box::pin(async move {
-            found.await.unwrap_or_else(|_| {
+            let found = found.await.unwrap_or_else(|_| {
                 let text = "the name was not resolved in time";
                 Err(io::Error::new(io::ErrorKind::TimedOut, text))
-            })
+            });
+            Ok(found?.collect::<Vec<_>>().into_iter())
         })
     }
 }
@@ -376,9 +390,11 @@ impl Error for ConnectError {
     }
 }
 
-/// An upstream in memory, for tests in virtual time.
+/// An upstream in memory, for tests in virtual time, and a resolver for others.
 #[cfg(test)]
 pub(crate) mod fake {
+    use std::sync::Mutex;
+
     use tokio::io::DuplexStream;
     use tokio::sync::mpsc;
     use tokio::time::sleep;
@@ -391,6 +407,9 @@ pub(crate) mod fake {
         pub(crate) connections: mpsc::Sender<DuplexStream>,
         pub(crate) handshake: Duration,
     }
+
+    /// To where every name points.
+    pub(crate) type Names = Arc<Mutex<SocketAddr>>;
 
     impl Upstream {
         pub(super) async fn accept(&self) -> io::Result<DuplexStream> {
@@ -407,6 +426,17 @@ pub(crate) mod fake {
         /// Connects to `fake` instead of the network.
         pub(crate) fn fake(mut self, fake: Upstream) -> Self {
             self.fake = Some(fake);
+            self
+        }
+
+        /// Looks names up in `names` instead of asking the system.
+        pub(crate) fn asking(mut self, names: &Names) -> Self {
+            let fake = Some(Arc::clone(names));
+            self.connector = HttpConnector::new_with_resolver(Resolver {
+                gai: GaiResolver::new(),
+                bound: Duration::MAX,
+                fake,
+            });
             self
         }
     }

@@ -191,3 +191,42 @@ impl Pool {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tokio::net::TcpListener;
+
+    use super::super::{Dialer, fake};
+    use super::*;
+    use crate::config::Config;
+
+    async fn listener() -> TcpListener {
+        TcpListener::bind("127.0.0.1:0").await.unwrap()
+    }
+
+    /// `connection.max_age` is there so that a change of DNS is followed.
+    #[tokio::test]
+    async fn what_is_too_old_gives_way_to_one_to_where_the_name_points_by_then() {
+        let text = "listen = \"systemd\"\n[upstream.a]\nurl = \"http://api.test\"\n\
+            connection = { max_age = \"10min\", idle_timeout = \"1h\" }";
+        let settings = &Config::parse("test", text).unwrap().upstreams[0];
+        let age = settings.connection.max_age;
+        let (before, after) = (listener().await, listener().await);
+        let names: fake::Names = Arc::new(Mutex::new(before.local_addr().unwrap()));
+        let dialer = Dialer::new(settings).unwrap().asking(&names);
+        let pool = Pool::new(&settings.connection, 0);
+
+        let (connection, _) = dialer.connect().await.unwrap();
+        let _held = before.accept().await.unwrap();
+        *names.lock().unwrap() = after.local_addr().unwrap();
+        let opened = connection.opened;
+        pool.put(connection, opened);
+        let young = pool.take(opened + age - Duration::from_nanos(1)).unwrap();
+        pool.put(young, opened);
+        assert!(pool.take(opened + age).is_none());
+        let _connected = dialer.connect().await.unwrap();
+        after.accept().await.unwrap();
+    }
+}

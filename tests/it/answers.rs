@@ -179,6 +179,7 @@ async fn bytes_behind_an_answer_are_never_given_to_the_next_request() {
     }
 }
 
+/// RFC 9112, section 9.2: what nobody asked for is no answer.
 #[tokio::test]
 async fn bytes_on_an_idle_connection_close_it() {
     let late = "HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\nConnection: close\r\n\r\nlate";
@@ -216,6 +217,7 @@ async fn a_408_that_met_a_request_which_may_be_repeated_is_not_its_answer() {
     assert_eq!(proxy.metrics().await.available(), 6.0);
 }
 
+/// RFC 9110, section 2.5.
 #[tokio::test]
 async fn an_answer_of_http_1_0_is_passed_on_as_one_of_http_1_1() {
     let response = after(b"HTTP/1.0 200 OK\r\nX-A: b\r\n\r\nto the end").await;

@@ -31,6 +31,7 @@ async fn answer_to(method: &str, answer: &str) -> (Response, Response) {
     (first, second)
 }
 
+/// RFC 9110, section 8.6: a POST says its length, even that of nothing.
 #[tokio::test]
 async fn an_empty_post_keeps_its_length() {
     let upstream = Upstream::answering(ok("ok")).await;
@@ -81,6 +82,7 @@ async fn a_body_of_unknown_length_that_pauses_is_not_waited_for() {
     assert_eq!(upstream.only_request().body, b"firstlast");
 }
 
+/// RFC 9112, section 6.3: neither a length nor a coding means no body.
 #[tokio::test]
 async fn a_get_without_a_body_gets_none() {
     let upstream = Upstream::answering(ok("ok")).await;
@@ -91,6 +93,7 @@ async fn a_get_without_a_body_gets_none() {
     assert_eq!(seen.fields.get("transfer-encoding"), None);
 }
 
+/// RFC 9112, section 6.2: a body of a known length.
 #[tokio::test]
 async fn a_long_body_streams_and_arrives_whole() {
     let upstream = Upstream::answering(ok("ok")).await;
@@ -115,6 +118,7 @@ async fn a_long_body_streams_and_arrives_whole() {
     assert!(seen.whole && seen.body == body);
 }
 
+/// RFC 9112, section 7.1.
 #[tokio::test]
 async fn chunked_bodies_short_and_long_arrive_whole() {
     let upstream = Upstream::answering(ok("ok")).await;
@@ -133,6 +137,7 @@ async fn chunked_bodies_short_and_long_arrive_whole() {
     }
 }
 
+/// RFC 9110, section 9.3.1: it has no meaning, and its framing still counts.
 #[tokio::test]
 async fn a_get_with_a_body_keeps_it() {
     let upstream = Upstream::answering(ok("ok")).await;
@@ -142,6 +147,7 @@ async fn a_get_with_a_body_keeps_it() {
     assert_eq!(upstream.only_request().body, b"query");
 }
 
+/// RFC 9112, section 9.3.2.
 /// What comes after a request is kept until it is answered, however that ends.
 #[tokio::test]
 async fn requests_sent_ahead_are_answered_in_their_order_whatever_the_answers() {
@@ -216,6 +222,7 @@ async fn a_long_response_arrives_whole() {
     proxy.until_first_end("api", "completed").await;
 }
 
+/// RFC 9112, section 6.3: an answer with neither length nor coding.
 #[tokio::test]
 async fn a_body_that_ends_with_its_connection_is_passed_on() {
     let steps = [
@@ -231,6 +238,7 @@ async fn a_body_that_ends_with_its_connection_is_passed_on() {
     proxy.until_first_end("api", "completed").await;
 }
 
+/// RFC 9112, section 6.3: HEAD, 204 and 304, whatever length they name.
 #[tokio::test]
 async fn responses_without_a_body_keep_the_connection_in_step() {
     let head = "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n";
@@ -280,6 +288,7 @@ async fn responses_without_a_body_keep_the_connection_in_step() {
     }
 }
 
+/// RFC 9110, section 10.1.1.
 #[tokio::test]
 async fn a_caller_that_waits_for_100_continue_gets_it() {
     let upstream = Upstream::answering(ok("ok")).await;
@@ -297,6 +306,7 @@ async fn a_caller_that_waits_for_100_continue_gets_it() {
     );
 }
 
+/// RFC 9110, section 10.1.1: a final status instead.
 #[tokio::test]
 async fn a_caller_that_waits_for_100_continue_is_not_asked_for_a_body_too_long() {
     let upstream = Upstream::answering(ok("ok")).await;
@@ -308,6 +318,7 @@ async fn a_caller_that_waits_for_100_continue_is_not_asked_for_a_body_too_long()
     caller.closed().await;
 }
 
+/// RFC 9110, section 6.5.
 #[tokio::test]
 async fn trailers_pass_in_both_directions() {
     let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
@@ -334,6 +345,7 @@ async fn trailers_pass_in_both_directions() {
     }
 }
 
+/// RFC 9110, section 7.5: an answer may come before its request is whole.
 #[tokio::test]
 async fn an_answer_that_comes_before_the_whole_body_reaches_the_caller() {
     // The caller stops in the middle: an upstream that has seen enough answers.

@@ -416,6 +416,7 @@ async fn nothing_is_read_after_a_request_that_closes() {
     assert_eq!(upstream.targets(), ["/last"; 3]);
 }
 
+/// RFC 9112, section 2.2.
 #[tokio::test]
 async fn a_head_passes_in_any_pieces() {
     let upstream = Upstream::answering(ok("ok")).await;
@@ -432,6 +433,7 @@ async fn a_head_passes_in_any_pieces() {
     assert_eq!((seen.target.as_str(), &seen.body[..]), ("/p", &b"hi"[..]));
 }
 
+/// RFC 9112, section 9.6.
 /// An answer must not be overtaken by a reset, which an unread body would cause.
 #[tokio::test]
 async fn a_refusal_reaches_a_caller_that_is_still_sending() {

@@ -10,6 +10,7 @@ fn own_names(fields: &Fields) -> Vec<&str> {
     names.filter(|name| name.starts_with("x-")).collect()
 }
 
+/// RFC 9110, section 7.7: a proxy does not modify them.
 #[tokio::test]
 async fn path_and_query_arrive_byte_for_byte() {
     let upstream = Upstream::answering(ok("ok")).await;
@@ -50,6 +51,7 @@ async fn a_prefix_is_cut_off_or_kept_as_configured() {
     );
 }
 
+/// RFC 9110, section 5.3.
 #[tokio::test]
 async fn fields_keep_their_order_and_their_repeats() {
     let upstream = Upstream::answering(ok("ok")).await;
@@ -71,6 +73,7 @@ async fn fields_keep_their_order_and_their_repeats() {
     assert_eq!(seen.fields.get("x-odd"), Some("\"a, b\";c=\u{e9}"));
 }
 
+/// RFC 9110, section 7.6.1.
 #[tokio::test]
 async fn fields_of_one_connection_stay_there() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Kept: 1\r\nConnection: X-Theirs\r\n\
@@ -102,6 +105,7 @@ async fn fields_of_one_connection_stay_there() {
     assert!(!response.fields.has_token("connection", "x-theirs"));
 }
 
+/// RFC 9110, section 7.2.
 #[tokio::test]
 async fn the_upstream_is_asked_by_its_own_name() {
     let upstream = Upstream::answering(ok("ok")).await;
@@ -136,6 +140,7 @@ async fn configured_fields_replace_those_of_the_caller() {
     assert_eq!(fields.get("x-kept"), Some("1"));
 }
 
+/// RFC 9110, section 5.3, and RFC 9112, section 4.
 #[tokio::test]
 async fn responses_keep_status_reason_order_and_repeats() {
     let answer = "HTTP/1.1 299 Rather Odd\r\nX-First: 1\r\nSet-Cookie: b=2\r\nSet-Cookie: a=1\r\n\
@@ -157,6 +162,22 @@ async fn responses_keep_status_reason_order_and_repeats() {
         Some("Thu, 01 Jan 1970 00:00:00 GMT")
     );
     assert_eq!(response.fields.get("server"), Some("own"));
+}
+
+/// Both where the head stays bytes and, behind an empty line, where it is parsed.
+#[tokio::test]
+async fn an_answer_gets_no_field_but_its_time_in_the_queue() {
+    let answer = "HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nX-Own: 1\r\n\
+        Content-Length: 2\r\n\r\nok";
+    let upstream = Upstream::answering(answer).await;
+    let proxy = Proxy::before(&upstream, "");
+    for before in ["", "\r\n"] {
+        let request = format!("{before}GET / HTTP/1.1\r\nHost: caller\r\n\r\n");
+        let response = proxy.send(request).await.response().await;
+        let mut names: Vec<_> = response.fields.0.iter().map(|(name, _)| &**name).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["content-length", "date", "server-timing", "x-own"]);
+    }
 }
 
 /// RFC 9110, section 7.6.3.
@@ -194,6 +215,7 @@ async fn a_request_that_goes_in_a_circle_is_stopped() {
     assert_eq!(upstream.log().opened, 0);
 }
 
+/// RFC 7239.
 #[tokio::test]
 async fn where_a_request_came_from_is_hidden_passed_on_or_said_as_configured() {
     let upstream = Upstream::answering(ok("ok")).await;
@@ -315,6 +337,7 @@ async fn connection_cannot_have_fields_removed_that_are_not_its_own() {
     assert_eq!(seen.fields.get("x-own"), None);
 }
 
+/// RFC 9110, section 5.1: it has no meaning, but there are those who look.
 #[tokio::test]
 async fn the_case_of_names_is_kept_both_ways() {
     let answer =

@@ -1,13 +1,17 @@
 //! Callers that send nothing, too little or too much, or take nothing.
 
+use std::io;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
 
-use crate::support::{Proxy, Step, Upstream, get, ok};
+use crate::support::{Proxy, Step, Upstream, get, ok, soon};
 
 const IMPATIENT: &str = "[client]\nheader_timeout = \"200ms\"\n";
 
+/// RFC 9112, section 9.5.
 #[tokio::test]
 async fn a_caller_that_does_not_finish_its_head_is_cut_off() {
     let upstream = Upstream::answering(ok("ok")).await;
@@ -32,6 +36,37 @@ async fn a_caller_that_does_not_finish_its_head_is_cut_off() {
     assert_eq!(upstream.log().opened, 0);
 }
 
+/// RFC 9112, section 9.5: what bounds the head is not each pause in it.
+#[tokio::test]
+async fn a_caller_that_dribbles_its_head_is_cut_off() {
+    let upstream = Upstream::answering(ok("ok")).await;
+    let proxy = Proxy::before(&upstream, IMPATIENT);
+    let mut caller = TcpStream::connect(proxy.address).await.unwrap();
+    let (mut from, mut to) = caller.split();
+    let dribble = async {
+        to.write_all(b"GET / HTTP/1.1\r\nX-Long: ").await?;
+        loop {
+            to.write_all(b"x").await?;
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let closed = async {
+        let mut rest = Vec::new();
+        from.read_to_end(&mut rest).await
+    };
+    let ended = async {
+        tokio::select! {
+            refused = dribble => { let _: io::Result<()> = refused; }
+            // Reset or closed.
+            _ = closed => {}
+        }
+    };
+    soon("the end of the connection", ended).await;
+    proxy.until_connections(0).await;
+    assert_eq!(upstream.log().opened, 0);
+}
+
+/// RFC 9112, section 9.5.
 #[tokio::test]
 async fn an_idle_connection_is_cut_off() {
     let upstream = Upstream::answering(ok("ok")).await;
@@ -53,6 +88,7 @@ async fn the_bound_on_the_head_does_not_bound_the_answer() {
     assert_eq!(caller.response().await.status, 200);
 }
 
+/// RFC 6585, section 5.
 #[tokio::test]
 async fn a_head_that_is_too_long_is_refused() {
     let upstream = Upstream::answering(ok("ok")).await;
@@ -68,6 +104,7 @@ async fn a_head_that_is_too_long_is_refused() {
     assert_eq!(upstream.log().opened, 0);
 }
 
+/// RFC 6585, section 5.
 #[tokio::test]
 async fn a_head_with_too_many_fields_is_refused() {
     let upstream = Upstream::answering(ok("ok")).await;
@@ -82,6 +119,28 @@ async fn a_head_with_too_many_fields_is_refused() {
     }
 }
 
+/// RFC 6585, section 5, by the bounds that hold without any setting.
+#[tokio::test]
+async fn ten_thousand_fields_or_a_line_of_a_mebibyte_are_refused() {
+    let upstream = Upstream::answering(ok("ok")).await;
+    let proxy = Proxy::before(&upstream, "");
+    let long = "x".repeat(1 << 20);
+    for (target, fields, status) in [
+        ("/", "X: 1\r\n".repeat(10_000), 431),
+        ("/", format!("X: {long}\r\n"), 431),
+        (&*format!("/{long}"), String::new(), 414),
+    ] {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: caller\r\n{fields}\r\n");
+        let mut caller = proxy.caller().await;
+        caller.send_some(head).await;
+        assert_eq!(caller.response().await.status, status);
+        caller.closed().await;
+    }
+    proxy.until_connections(0).await;
+    assert_eq!(upstream.log().opened, 0);
+}
+
+/// RFC 9112, section 9.5.
 #[tokio::test]
 async fn a_caller_that_stops_in_the_middle_of_its_body_is_cut_off() {
     let upstream = Upstream::answering(ok("ok")).await;

@@ -41,6 +41,7 @@ async fn answer(mut sender: Sender, request: Request<Full<Bytes>>) -> Response<B
     soon("a response", sent).await
 }
 
+/// RFC 9113, section 5.1.2.
 #[tokio::test]
 async fn requests_of_one_connection_are_answered_side_by_side() {
     let upstream = Upstream::start(|seen| vec![Step::Hold, Step::Send(ok(&seen.target))]).await;
@@ -68,6 +69,7 @@ async fn requests_of_one_connection_are_answered_side_by_side() {
     }
 }
 
+/// RFC 9113, section 8.1.
 #[tokio::test]
 async fn a_body_arrives_whole() {
     let upstream = Upstream::answering(ok("ok")).await;
@@ -81,6 +83,7 @@ async fn a_body_arrives_whole() {
     assert!(seen.whole && seen.body == body);
 }
 
+/// RFC 9113, section 6.4.
 #[tokio::test]
 async fn a_stream_that_is_reset_while_it_waits_gives_its_place_back() {
     let upstream = Upstream::holding().await;
@@ -102,6 +105,7 @@ async fn a_stream_that_is_reset_while_it_waits_gives_its_place_back() {
     assert_eq!(upstream.targets(), ["/first", "/third"]);
 }
 
+/// RFC 9113, section 8.1: an answer before the request is whole.
 #[tokio::test]
 async fn a_refusal_leaves_the_connection_to_other_requests() {
     let upstream = Upstream::answering(ok("ok")).await;
@@ -141,6 +145,7 @@ async fn a_cookie_in_pieces_arrives_as_one() {
     );
 }
 
+/// RFC 9113, section 6.8.
 #[tokio::test]
 async fn a_stop_lets_the_streams_end_that_were_there() {
     let upstream = Upstream::holding().await;
@@ -264,6 +269,7 @@ async fn malformed_and_ambiguous_requests_reach_no_upstream() {
     assert_eq!(upstream.targets(), Vec::<String>::new());
 }
 
+/// RFC 9113, section 10.5.
 /// Requests that are taken back at once cost neither memory nor other callers.
 #[tokio::test]
 async fn requests_that_are_reset_at_once_do_not_slow_others() {
@@ -290,6 +296,7 @@ async fn requests_that_are_reset_at_once_do_not_slow_others() {
         .await;
 }
 
+/// RFC 9113, section 10.5.1.
 /// CONTINUATION without end, and a list of fields beyond the bound.
 #[tokio::test]
 async fn an_endless_head_is_cut_off() {
@@ -329,6 +336,7 @@ async fn an_answer_that_its_caller_does_not_read_gives_back_what_it_holds() {
         .await;
 }
 
+/// RFC 9113, section 8.1.
 /// What still comes of uploads that were refused: the library counts it, and closes a
 /// connection on which there was too much.
 #[tokio::test]

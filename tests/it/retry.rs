@@ -4,7 +4,11 @@
 //! next request is on its way. What may be repeated (RFC 9110, section 9.2.2)
 //! goes over another connection then, and nobody notices.
 
-use crate::support::{Caller, Log, Proxy, Step, Upstream, get, ok, post};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::support::{Caller, Log, Proxy, Step, Upstream, get, ok, post, soon};
 
 /// An upstream that takes the second request of each connection and ends the
 /// connection instead of answering it.
@@ -23,6 +27,7 @@ async fn used(proxy: &Proxy) -> Caller {
     caller
 }
 
+/// RFC 9110, section 9.2.2.
 #[tokio::test]
 async fn what_may_be_repeated_goes_over_another_connection_when_one_closes() {
     let requests = [
@@ -72,6 +77,41 @@ async fn a_repeated_request_pays_for_each_turn() {
     assert_eq!(proxy.metrics().await.available(), 2.0);
 }
 
+/// A connection that the upstream has closed is seen to be closed before anything
+/// is sent on it.
+#[tokio::test]
+async fn what_may_not_be_repeated_is_not_sent_over_a_closed_connection() {
+    let steps = [Step::Send(ok("ok")), Step::Close];
+    let upstream = Upstream::start(move |_| steps.to_vec()).await;
+    let proxy = Proxy::before(&upstream, "");
+    let mut caller = proxy.caller().await;
+    for number in 1..=20 {
+        caller.send(post(&format!("/{number}"), "body")).await;
+        assert_eq!(caller.response().await.status, 200, "{number}");
+        let closed = |log: &Log| log.ended == number;
+        upstream.until("the connection to be closed", closed).await;
+    }
+    assert_eq!(upstream.log().requests.len(), 20);
+}
+
+/// `connection.max_age`, while the connection is in use.
+#[tokio::test]
+async fn a_connection_that_has_become_too_old_is_replaced() {
+    let upstream = Upstream::answering(ok("ok")).await;
+    let proxy = Proxy::before(&upstream, "connection = { max_age = \"200ms\" }");
+    let mut caller = proxy.caller().await;
+    let began = Instant::now();
+    let replaced = async {
+        while upstream.log().opened < 2 {
+            caller.send(post("/", "body")).await;
+            assert_eq!(caller.response().await.status, 200);
+        }
+    };
+    soon("another connection", replaced).await;
+    assert!(began.elapsed() >= Duration::from_millis(200));
+}
+
+/// RFC 9110, section 9.2.2.
 #[tokio::test]
 async fn what_may_not_be_repeated_is_sent_once() {
     let chunk = "POST /second HTTP/1.1\r\nHost: caller\r\nTransfer-Encoding: chunked\r\n\r\n";

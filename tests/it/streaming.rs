@@ -1,16 +1,23 @@
 //! Bodies that are longer than any buffer: who is slow holds the other side back,
 //! and what passes through takes no memory.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use h2::client::SendRequest;
+use h2::{RecvStream, SendStream};
+use http::{Request, Response, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::support::{Proxy, Step, Upstream};
+use crate::support::{Proxy, Step, Upstream, get, soon};
+use crate::versions::{self, Call, scripted};
 
 const MIB: usize = 1 << 20;
 
@@ -172,6 +179,142 @@ async fn a_slow_upstream_holds_the_caller_back() {
     assert!(sent < SOME, "{sent}");
     proxy.until_first_end("api", "upstream_timeout").await;
     drop(listener);
+}
+
+/// A connection of a caller that speaks HTTP/2.
+async fn modern(proxy: &Proxy) -> SendRequest<Bytes> {
+    let stream = TcpStream::connect(proxy.address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let shaken = soon("a handshake", h2::client::handshake(stream)).await;
+    let (sender, connection) = shaken.unwrap();
+    tokio::spawn(connection);
+    soon("the settings", sender.ready()).await.unwrap()
+}
+
+/// Sends `length` bytes as far as there is room for them; how many were.
+async fn pour_frames(mut stream: SendStream<Bytes>, length: usize) -> usize {
+    let piece = Bytes::from(vec![b'x'; 16 * 1024]);
+    let mut sent = 0;
+    while sent < length {
+        stream.reserve_capacity(piece.len().min(length - sent));
+        let Some(Ok(room)) = poll_fn(|cx| stream.poll_capacity(cx)).await else {
+            break;
+        };
+        let piece = piece.slice(..room.min(piece.len()).min(length - sent));
+        let all = sent + piece.len() == length;
+        sent += piece.len();
+        if stream.send_data(piece, all).is_err() {
+            break;
+        }
+    }
+    sent
+}
+
+/// Reads to the end, and gives room for more; how many bytes came.
+async fn drain_frames(mut stream: RecvStream) -> usize {
+    let mut all = 0;
+    while let Some(Ok(piece)) = stream.data().await {
+        all += piece.len();
+        stream.flow_control().release_capacity(piece.len()).unwrap();
+    }
+    all
+}
+
+/// RFC 9113, section 5.2, on both sides.
+#[tokio::test]
+async fn long_bodies_over_http_2_take_no_memory() {
+    let script = |(request, mut respond, _): Call| async move {
+        let came = drain_frames(request.into_body()).await;
+        let answer = respond.send_response(Response::new(()), false);
+        pour_frames(answer.unwrap(), came).await;
+    };
+    let address = scripted(100, script).await;
+    let proxy = versions::before(address, Version::HTTP_2, "max_body = \"1GiB\"");
+    let mut sender = modern(&proxy).await;
+    let started = peak();
+    let request = Request::post("http://caller/").body(()).unwrap();
+    let (answer, body) = sender.send_request(request, false).unwrap();
+    let passed = async {
+        let sent = pour_frames(body, LONG).await;
+        (sent, drain_frames(answer.await.unwrap().into_body()).await)
+    };
+    let passed = timeout(LONGEST, passed).await.expect("in time");
+    assert_eq!(passed, (LONG, LONG));
+    let grown = peak() - started;
+    assert!(grown < CONSTANT, "{grown}");
+}
+
+/// RFC 9113, section 5.2.
+#[tokio::test]
+async fn a_slow_reader_over_http_2_holds_the_upstream_back() {
+    let (tell, mut told) = mpsc::channel(1);
+    let script = move |(_, mut respond, _): Call| {
+        let tell = tell.clone();
+        async move {
+            let answer = respond.send_response(Response::new(()), false);
+            let sent = pour_frames(answer.unwrap(), LONG).await;
+            tell.send(sent).await.unwrap();
+        }
+    };
+    let address = scripted(100, script).await;
+    let settings = "[client]\nstall_timeout = \"500ms\"";
+    let proxy = versions::before(address, Version::HTTP_2, settings);
+    let mut sender = modern(&proxy).await;
+    let request = Request::get("http://caller/").body(()).unwrap();
+    let (answer, _) = sender.send_request(request, true).unwrap();
+    // Its body is there, and nobody reads it.
+    let _answer = soon("an answer", answer).await.unwrap();
+    proxy.until_first_end("api", "aborted").await;
+    let sent = soon("the end of the stream", told.recv()).await.unwrap();
+    assert!(sent < SOME, "{sent}");
+}
+
+/// RFC 9113, section 5.2.
+#[tokio::test]
+async fn a_slow_upstream_over_http_2_holds_the_caller_back() {
+    // Its bodies are kept, and nobody reads them.
+    let script = |call: Call| async move {
+        let _call = call;
+        std::future::pending().await
+    };
+    let address = scripted(100, script).await;
+    let settings = "timeouts.response = \"500ms\"\nmax_body = \"1GiB\"";
+    let proxy = versions::before(address, Version::HTTP_2, settings);
+    let mut sender = modern(&proxy).await;
+    let request = Request::post("http://caller/").body(()).unwrap();
+    let (_answer, body) = sender.send_request(request, false).unwrap();
+    let sent = timeout(LONGEST, pour_frames(body, LONG)).await;
+    let sent = sent.expect("in time");
+    assert!(sent < SOME, "{sent}");
+    proxy.until_first_end("api", "upstream_timeout").await;
+}
+
+/// Each byte of an answer, and of what may be server-sent events, must arrive before
+/// the next is sent.
+#[tokio::test]
+async fn each_byte_passes_as_it_comes() {
+    let letters = b'a'..=b'z';
+    let mut steps = vec![Step::Send(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec(),
+    )];
+    for letter in letters.clone() {
+        steps.push(Step::Send(
+            format!("1\r\n{}\r\n", char::from(letter)).into(),
+        ));
+        steps.push(Step::Hold);
+    }
+    steps.push(Step::Send(b"0\r\n\r\n".to_vec()));
+    let upstream = Upstream::start(move |_| steps.clone()).await;
+    let proxy = Proxy::before(&upstream, "");
+    let mut caller = proxy.send(get("/")).await;
+    for letter in letters {
+        caller
+            .sees(&format!("1\r\n{}\r\n", char::from(letter)))
+            .await;
+        upstream.release(1);
+    }
+    let response = caller.response().await;
+    assert_eq!(response.text(), "abcdefghijklmnopqrstuvwxyz");
 }
 
 /// Server-sent events: each must arrive before the next is sent.

@@ -34,6 +34,7 @@ fn breaking() -> Vec<Vec<Step>> {
     all
 }
 
+/// RFC 9112, section 7.1: without its last chunk.
 #[tokio::test]
 async fn a_caller_of_http_1_1_sees_no_end() {
     for steps in breaking() {

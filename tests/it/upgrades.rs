@@ -287,6 +287,7 @@ async fn a_stop_closes_both_ends_of_a_websocket_in_its_own_way() {
     assert_eq!(proxy.stopped().await, finished);
 }
 
+/// RFC 6455, section 5.4.
 #[tokio::test]
 async fn a_close_frame_is_never_put_into_another_frame() {
     let (proxy, mut upstream, mut caller) = websocket("50ms").await;
@@ -306,6 +307,7 @@ async fn a_close_frame_is_never_put_into_another_frame() {
     proxy.stopped().await;
 }
 
+/// RFC 6455, section 7.1.1.
 #[tokio::test]
 async fn an_end_of_a_websocket_that_does_not_close_is_cut_off() {
     let (proxy, mut upstream, mut caller) = websocket("50ms").await;

@@ -82,6 +82,7 @@ pub(crate) fn before(address: SocketAddr, version: Version, more: &str) -> Proxy
     Proxy::start(&format!("{toml}{more}"))
 }
 
+/// RFC 9113, section 8.1.
 #[tokio::test]
 async fn bodies_and_trailers_pass_both_ways_in_every_mix() {
     for theirs in VERSIONS {
@@ -117,6 +118,7 @@ async fn bodies_and_trailers_pass_both_ways_in_every_mix() {
     }
 }
 
+/// RFC 9110, section 6.4.1.
 #[tokio::test]
 async fn answers_without_a_body_have_none_in_every_mix() {
     for theirs in VERSIONS {
@@ -144,6 +146,7 @@ async fn answers_without_a_body_have_none_in_every_mix() {
     }
 }
 
+/// RFC 9112, section 8, and RFC 9113, section 8.1.
 #[tokio::test]
 async fn an_answer_that_breaks_off_has_no_end_in_any_mix() {
     for theirs in VERSIONS {
@@ -236,6 +239,7 @@ where
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
+            stream.set_nodelay(true).unwrap();
             let (script, count) = (Arc::clone(&script), Arc::clone(&count));
             tokio::spawn(async move {
                 let mut builder = h2::server::Builder::new();
@@ -281,6 +285,7 @@ async fn assert_only_unsent(proxy: &Proxy) {
     assert_eq!(metrics.sum("pacegate_retries_total"), 1.0);
 }
 
+/// RFC 9113, section 8.7.
 #[tokio::test]
 async fn a_request_that_the_upstream_resets_is_a_bad_gateway_and_sent_once() {
     let numbers = Arc::new(AtomicUsize::new(0));
