@@ -232,7 +232,7 @@ impl Server {
         if let Some(tunnel) = ending.tunnel() {
             // Here, so that the connection counts as open until it closes; and as
             // busy, whatever goes through it.
-            activity.stir();
+            activity.stir(activity.ended());
             Box::pin(tunnel.run()).await;
         }
     }

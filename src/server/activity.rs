@@ -35,6 +35,8 @@ pub(super) struct Activity {
     begun: AtomicU64,
     /// Of those, the ones that have been answered or given up.
     ended: AtomicU64,
+    /// Requests of which the head has come or begun to come.
+    coming: AtomicU64,
     /// Nanoseconds after `opened`, or [`BUSY`].
     idle_since: AtomicU64,
     /// Whether the stream keeps something until the next of those that ends.
@@ -79,6 +81,7 @@ impl Activity {
             opened: Instant::now(),
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
+            coming: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
             kept: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
@@ -115,9 +118,24 @@ impl Activity {
         self.kept.store(true, Ordering::Relaxed);
     }
 
-    /// A head has begun to come: it has a time of its own.
-    pub(super) fn stir(&self) {
+    /// The head of request `number` has begun to come, or what may be one: it has a time
+    /// of its own.
+    pub(super) fn stir(&self, number: u64) {
+        self.coming.store(number + 1, Ordering::Relaxed);
         self.idle_since.store(BUSY, Ordering::Relaxed);
+    }
+
+    /// Nothing has begun to come after the first `heads` requests.
+    pub(super) fn rest(&self, heads: u64) {
+        if self.coming.swap(heads, Ordering::Relaxed) > heads && self.ended() == heads {
+            self.idle_from_now();
+        }
+    }
+
+    fn idle_from_now(&self) {
+        let idle = Instant::now() - self.opened;
+        let nanos = u64::try_from(idle.as_nanos()).unwrap_or(BUSY - 1);
+        self.idle_since.store(nanos, Ordering::Relaxed);
     }
 
     /// The answer that is written next is cut off at `end`, whatever moves.
@@ -134,10 +152,9 @@ impl Activity {
         }
     }
 
-    /// Whether a head has begun to come, while no request is under way.
+    /// Whether a head has begun to come that is not a request yet.
     pub(super) fn is_coming(&self) -> bool {
-        let begun = self.begun.load(Ordering::Relaxed);
-        self.idle_since().is_none() && self.ended() == begun
+        self.coming.load(Ordering::Relaxed) > self.begun.load(Ordering::Relaxed)
     }
 
     /// An upload over HTTP/2 was answered before its end. What still comes of it
@@ -257,10 +274,12 @@ impl Drop for Underway {
         let activity = &*self.0;
         let ended = activity.ended.fetch_add(1, Ordering::Relaxed) + 1;
         // All of a connection's requests begin and end on its own thread.
-        if ended == activity.begun.load(Ordering::Relaxed) {
-            let idle = Instant::now() - activity.opened;
-            let nanos = u64::try_from(idle.as_nanos()).unwrap_or(BUSY - 1);
-            activity.idle_since.store(nanos, Ordering::Relaxed);
+        let known = [&activity.begun, &activity.coming];
+        if known
+            .iter()
+            .all(|count| count.load(Ordering::Relaxed) <= ended)
+        {
+            activity.idle_from_now();
         }
         if activity.kept.load(Ordering::Relaxed) {
             activity.kept.store(false, Ordering::Relaxed);

@@ -156,7 +156,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Caller<'_, T> {
 
     /// Waits for the rest of a request of which `part` has come.
     async fn rest_of(&mut self, mut part: Vec<u8>) -> Next {
-        self.activity.stir();
+        self.activity.stir(self.activity.ended());
         let end = Instant::now() + PART;
         poll_fn(|cx| {
             loop {

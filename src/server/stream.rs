@@ -153,6 +153,10 @@ impl<T: Reset> Stream<T> {
         }
         match rest {
             Rest::More => self.mark_head(),
+            // Perhaps a head; that shows when it is scanned.
+            Rest::Keep if self.passing < self.held.len() => {
+                self.activity.stir(self.framing.heads());
+            }
             Rest::Keep => {}
             Rest::Waste => self.waste_held(),
             Rest::Refused(fault) => self.refuse(fault),
@@ -172,8 +176,9 @@ impl<T: Reset> Stream<T> {
         if self.passing == self.held.len() {
             return;
         }
-        if self.framing.has_begun() {
-            self.activity.stir();
+        match self.framing.has_begun() {
+            true => self.activity.stir(self.framing.heads()),
+            false => self.activity.rest(self.framing.heads()),
         }
         let timeout = self.header_timeout;
         self.deadline
