@@ -198,6 +198,15 @@ impl Shared {
                  less may start than the limits say; `state.missing = \"fresh\"` counts it as nothing"
             );
         }
+        let pause = past.paused_until(clock);
+        let pause = pause.map(|until| until.saturating_duration_since(Instant::now()));
+        if let Some(pause) = pause.filter(|pause| !pause.is_zero()) {
+            tracing::warn!(
+                upstream = self.name,
+                seconds = pause.as_secs().saturating_add(1),
+                "the upstream asked for a pause before the restart: it goes on for so many seconds"
+            );
+        }
         self.journal = Some(journal);
         self
     }

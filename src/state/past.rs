@@ -200,6 +200,12 @@ impl Past {
         file
     }
 
+    /// When the last of the pauses ends, if there is one.
+    pub(crate) fn paused_until(&self, clock: &Clock) -> Option<Instant> {
+        let until = self.paused.iter().map(|paused| paused.until).max()?;
+        Some(clock.time(until))
+    }
+
     /// Charges the limits for it. Returns the time until which nothing is left
     /// because what was spent is not known.
     pub(crate) fn charge(&self, limits: &mut Limits, clock: &Clock) -> Option<Instant> {
