@@ -21,8 +21,8 @@
 //! `c + period <= s`, where `c` is its answer or its start + guard, whichever was
 //! first. X is counted at `s` or later, a whole period after Y, so no window
 //! holds all of them. The assumptions: an answer comes after the request was
-//! counted; one without an answer is counted within `guard` of its start or
-//! never; the upstream's clock is at most 1 in 1000 slower than ours, which is
+//! counted; one without an answer is counted within `guard` of its start, or of when
+//! it left if that was later, or never; the upstream's clock is at most 1 in 1000 slower than ours, which is
 //! why our periods are so much longer.
 
 use std::num::NonZeroU32;

@@ -1,4 +1,5 @@
-//! What was spent, kept beyond the end of the process.
+//! What was spent, and the pauses that upstreams asked for, kept beyond the end of the
+//! process.
 //!
 //! A [`State`] is a folder that belongs to one process: its file `seed` is locked
 //! as long as that runs, and holds what goes into the hashes of keys. Each lane

@@ -19,7 +19,8 @@ use crate::config;
 const LEAST: Duration = Duration::from_millis(250);
 const MOST: Duration = Duration::from_secs(1);
 
-/// Turns that are neither answered nor older than the guard, in order of start.
+/// Turns that are neither answered nor older than the guard, in the order in which they
+/// were taken; one whose request leaves later holds up those behind it.
 /// Times are durations since the lane's epoch.
 #[derive(Debug)]
 pub(super) struct Guard {

@@ -1,7 +1,8 @@
 //! What one caller's connection is doing, for those who are not its task: its
 //! stream, its service, and whoever needs room for another connection.
 //!
-//! A connection is idle while none of its requests is under way. `Connections`
+//! A connection is idle while none of its requests is under way and nothing has come
+//! of another. `Connections`
 //! has the [`Activity`] of each, so that the one that has been idle for longest
 //! can be closed when there is no room (`server::connections`).
 

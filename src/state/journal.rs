@@ -3,7 +3,8 @@
 //! [`Journal::spend`] is called on the cores between a turn and its request. A
 //! write that has returned outlives the process however that ends, so nothing
 //! is forgotten; only a machine that loses power can lose what was written
-//! since the last [`Journal::tend`], a second at most. Where turns come quickly
+//! since the last [`Journal::tend`], a second at most. A pause that the upstream asked
+//! for is written when its answer is there. Where turns come quickly
 //! one record reserves those of the next 50 ms, and a turn only counts down;
 //! after a crash the whole reservation counts as spent.
 //!

@@ -1,4 +1,4 @@
-//! What a lane's journal says was spent.
+//! What a lane's journal says was spent, and which pauses it tells of.
 //!
 //! Records become a [`Past`] in their order; the past is charged to the limits,
 //! or thinned out and written as the first file of a new journal. Whatever is

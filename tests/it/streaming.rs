@@ -1,7 +1,7 @@
 //! Bodies that are longer than any buffer: who is slow holds the other side back,
 //! and what passes through takes no memory.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -181,14 +181,24 @@ async fn a_slow_upstream_holds_the_caller_back() {
     drop(listener);
 }
 
-/// A connection of a caller that speaks HTTP/2.
-async fn modern(proxy: &Proxy) -> SendRequest<Bytes> {
+/// A proxy before an HTTP/2 upstream that does as `script` says, and a caller's
+/// connection that speaks HTTP/2 as well.
+async fn modern<F>(
+    settings: &str,
+    script: impl Fn(Call) -> F + Send + Sync + 'static,
+) -> (Proxy, SendRequest<Bytes>)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let address = scripted(100, script).await;
+    let proxy = versions::before(address, Version::HTTP_2, settings);
     let stream = TcpStream::connect(proxy.address).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let shaken = soon("a handshake", h2::client::handshake(stream)).await;
     let (sender, connection) = shaken.unwrap();
     tokio::spawn(connection);
-    soon("the settings", sender.ready()).await.unwrap()
+    let sender = soon("the settings", sender.ready()).await.unwrap();
+    (proxy, sender)
 }
 
 /// Sends `length` bytes as far as there is room for them; how many were.
@@ -228,9 +238,7 @@ async fn long_bodies_over_http_2_take_no_memory() {
         let answer = respond.send_response(Response::new(()), false);
         pour_frames(answer.unwrap(), came).await;
     };
-    let address = scripted(100, script).await;
-    let proxy = versions::before(address, Version::HTTP_2, "max_body = \"1GiB\"");
-    let mut sender = modern(&proxy).await;
+    let (_proxy, mut sender) = modern("max_body = \"1GiB\"", script).await;
     let started = peak();
     let request = Request::post("http://caller/").body(()).unwrap();
     let (answer, body) = sender.send_request(request, false).unwrap();
@@ -256,10 +264,8 @@ async fn a_slow_reader_over_http_2_holds_the_upstream_back() {
             tell.send(sent).await.unwrap();
         }
     };
-    let address = scripted(100, script).await;
     let settings = "[client]\nstall_timeout = \"500ms\"";
-    let proxy = versions::before(address, Version::HTTP_2, settings);
-    let mut sender = modern(&proxy).await;
+    let (proxy, mut sender) = modern(settings, script).await;
     let request = Request::get("http://caller/").body(()).unwrap();
     let (answer, _) = sender.send_request(request, true).unwrap();
     // Its body is there, and nobody reads it.
@@ -277,10 +283,8 @@ async fn a_slow_upstream_over_http_2_holds_the_caller_back() {
         let _call = call;
         std::future::pending().await
     };
-    let address = scripted(100, script).await;
     let settings = "timeouts.response = \"500ms\"\nmax_body = \"1GiB\"";
-    let proxy = versions::before(address, Version::HTTP_2, settings);
-    let mut sender = modern(&proxy).await;
+    let (proxy, mut sender) = modern(settings, script).await;
     let request = Request::post("http://caller/").body(()).unwrap();
     let (_answer, body) = sender.send_request(request, false).unwrap();
     let sent = timeout(LONGEST, pour_frames(body, LONG)).await;
