@@ -259,6 +259,7 @@ impl Shared {
         snapshot.cooldown = limits.cooldown(now);
         snapshot.probing = limits.probing();
         snapshot.guard = limits.guard();
+        snapshot.floor = limits.floor();
         drop(limits);
         snapshot.outage = self
             .outage()

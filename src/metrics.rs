@@ -228,6 +228,8 @@ pub(crate) struct Snapshot {
     pub(crate) outage: Option<Duration>,
     /// How long a request can be on its way before the upstream has counted it.
     pub(crate) guard: Duration,
+    /// What every trip to the upstream and back takes; zero if that is not known.
+    pub(crate) floor: Duration,
     admitted: u64,
     started: u64,
     returned: [u64; 4],

@@ -24,6 +24,11 @@
 //! counted; one without an answer is counted within `guard` of its start, or of when
 //! it left if that was later, or never; the upstream's clock is at most 1 in 1000 slower than ours, which is
 //! why our periods are so much longer.
+//!
+//! An automatic guard has Y's place come back earlier, by the `floor` of trips:
+//! `c + period <= s + floor`. Y was counted its way back before its answer, and X
+//! will be its way there after its start. Both ways together take the floor at
+//! least, which is the one assumption more (see `trips`), so again a whole period lies between.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -49,6 +54,7 @@ mod meter;
 mod scope;
 mod spacing;
 mod state;
+mod trips;
 mod turn;
 mod watch;
 mod window;
@@ -208,8 +214,8 @@ impl Limits {
         }
         match end {
             End::Answered(_) | End::Refused(..) => {
-                if let Some(charge) = self.guard.answered(number, at) {
-                    self.each(&charge, |state| state.counted(at, &charge));
+                if let Some((counted, charge)) = self.guard.answered(number, at) {
+                    self.each(&charge, |state| state.counted(counted, &charge));
                 }
             }
             End::Canceled => {

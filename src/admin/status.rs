@@ -34,6 +34,7 @@ fn lane(lane: &Snapshot) -> Value {
         "limits": lane.limits.iter().map(limit).collect::<Vec<_>>(),
         "keys": lane.keys,
         "guard_ms": millis(lane.guard),
+        "floor_ms": millis(lane.floor),
         "cooldown": { "left_ms": millis(lane.cooldown), "probing": lane.probing },
         "outage_ms": lane.outage.map(millis),
     })

@@ -2,22 +2,17 @@
 //! certainly counted there.
 //!
 //! A limit holds where the upstream counts, not where we send. An answer proves
-//! that its request was counted; without one, the guard bounds how long a
-//! request can have been on its way. Whichever comes first is the time from
-//! which the windows let the request age. This file only sorts turns by that
-//! time; it decides nothing.
+//! that its request was counted, some time before if no trip is that short (see
+//! `trips`); without one, the guard bounds how long a request can have been on
+//! its way. Whichever comes first is the time from which the windows let the
+//! request age. This file only sorts turns by that time; it decides nothing.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Charge;
+use super::trips::Trips;
 use crate::config;
-
-/// The least and the most that an automatic guard takes. A request is seldom on
-/// its way for a tenth of the least, but a busy machine can hold one back that
-/// long, and an answer in time costs nothing.
-const LEAST: Duration = Duration::from_millis(250);
-const MOST: Duration = Duration::from_secs(1);
 
 /// Turns that are neither answered nor older than the guard, in the order in which they
 /// were taken; one whose request leaves later holds up those behind it.
@@ -41,46 +36,13 @@ struct Open {
 #[derive(Debug)]
 enum Span {
     Fixed(Duration),
-    Auto(Reach),
-}
-
-/// What is known of the time that requests are on their way.
-///
-/// Only the whole trip can be measured. Where answers are usually quick, a long
-/// trip means that something held the request back, so the longest counts, and
-/// is forgotten slowly. Where they never are, trips tell nothing of the way. A
-/// refusal says that it was longer than thought.
-#[derive(Debug)]
-struct Reach {
-    shortest: Duration,
-    longest: Duration,
-}
-
-impl Reach {
-    fn answered(&mut self, trip: Duration) {
-        self.shortest = trip.min(self.shortest + self.shortest / 100);
-        self.longest -= self.longest / 100;
-        if self.shortest < LEAST {
-            self.longest = self.longest.max(trip).min(MOST);
-        }
-    }
-
-    fn refused(&mut self) {
-        self.longest = MOST;
-    }
-
-    fn span(&self) -> Duration {
-        (self.longest * 2).clamp(LEAST, MOST)
-    }
+    Auto(Trips),
 }
 
 impl Guard {
     pub(super) fn new(settings: config::Guard) -> Self {
         let span = match settings {
-            config::Guard::Auto => Span::Auto(Reach {
-                shortest: MOST,
-                longest: MOST,
-            }),
+            config::Guard::Auto => Span::Auto(Trips::new()),
             config::Guard::Fixed(span) => Span::Fixed(span),
         };
         Self {
@@ -94,21 +56,31 @@ impl Guard {
     pub(super) fn span(&self) -> Duration {
         match &self.span {
             Span::Fixed(span) => *span,
-            Span::Auto(reach) => reach.span(),
+            Span::Auto(trips) => trips.span(),
+        }
+    }
+
+    /// How long before its answer a request had been counted, as far as what starts
+    /// after the answer is concerned: see `trips`.
+    pub(super) fn floor(&self) -> Duration {
+        match &self.span {
+            Span::Fixed(_) => Duration::ZERO,
+            Span::Auto(trips) => trips.floor(),
         }
     }
 
     /// The upstream refused a request although the limits allowed it.
     pub(super) fn refused(&mut self) {
-        if let Span::Auto(reach) = &mut self.span {
-            reach.refused();
+        if let Span::Auto(trips) = &mut self.span {
+            trips.refused();
         }
     }
 
-    /// Takes another setting; what was learned is kept where it applies.
+    /// Takes another setting; what was learned is kept where it applies. The way
+    /// may be another from now on.
     pub(super) fn set(&mut self, settings: config::Guard) {
-        match (&self.span, settings) {
-            (Span::Auto(_), config::Guard::Auto) => {}
+        match (&mut self.span, settings) {
+            (Span::Auto(trips), config::Guard::Auto) => trips.forget(),
             _ => self.span = Self::new(settings).span,
         }
     }
@@ -135,11 +107,12 @@ impl Guard {
         open.map(|open| &mut open.charge)
     }
 
-    /// When the first of the open turns will have been counted if its answer
-    /// does not come before; `now` if none is open.
+    /// When the first of the open turns will have been counted at the earliest, if
+    /// the answer to one comes at `now` or later; `now` if none is open.
     pub(super) fn first_counted(&self, now: Duration) -> Duration {
         let oldest = self.started.iter().flatten().next();
-        oldest.map_or(now, |open| open.start + self.span())
+        let answered = now.saturating_sub(self.floor());
+        oldest.map_or(now, |open| answered.min(open.start + self.span()))
     }
 
     /// The request of `turn` leaves at `at`, later than it was to; whatever started
@@ -150,14 +123,15 @@ impl Guard {
         }
     }
 
-    /// Closes `turn` because its answer came at `now`. `None` if it was closed.
-    pub(super) fn answered(&mut self, turn: u64, now: Duration) -> Option<Charge> {
+    /// Closes `turn` because its answer came at `now`, and returns the time at which
+    /// it had been counted. `None` if it was closed.
+    pub(super) fn answered(&mut self, turn: u64, now: Duration) -> Option<(Duration, Charge)> {
         let open = self.slot(turn)?.take()?;
-        if let Span::Auto(reach) = &mut self.span {
-            reach.answered(now.saturating_sub(open.start));
+        if let Span::Auto(trips) = &mut self.span {
+            trips.answered(now.saturating_sub(open.start), now);
         }
         self.drop_closed();
-        Some(open.charge)
+        Some((now.saturating_sub(self.floor()), open.charge))
     }
 
     /// Closes `turn` because its request never left. `None` if it was closed.
@@ -206,7 +180,8 @@ mod tests {
         let mut guard = Guard::new(config::Guard::Fixed(ms(20)));
         guard.start(ms(0), Charge::ONE);
         assert!(guard.expire(ms(19)).is_none());
-        assert_eq!(guard.first_counted(ms(19)), ms(20));
+        assert_eq!(guard.first_counted(ms(19)), ms(19));
+        assert_eq!(guard.first_counted(ms(30)), ms(20));
         let (counted, _) = guard.expire(ms(50)).unwrap();
         assert_eq!((counted, guard.open().count()), (ms(20), 0));
     }
@@ -219,7 +194,7 @@ mod tests {
         assert!(guard.answered(turns[1], ms(11)).is_none());
         assert_eq!(guard.open().count(), 2);
         assert!(guard.cancel(turns[0]).is_some());
-        assert_eq!(guard.first_counted(ms(11)), ms(502));
+        assert_eq!(guard.first_counted(ms(600)), ms(502));
         assert!(guard.answered(turns[2], ms(12)).is_some());
         assert_eq!((guard.open().count(), guard.next()), (0, 3));
         assert!(guard.answered(turns[2], ms(13)).is_none());
@@ -236,40 +211,5 @@ mod tests {
         assert!(guard.expire(ms(119)).is_none());
         assert_eq!(guard.expire(ms(120)).unwrap().0, ms(120));
         assert_eq!(guard.expire(ms(120)).unwrap().0, ms(21));
-    }
-
-    /// One request after the other, each answered after `trip`.
-    fn answer(guard: &mut Guard, trip: Duration, times: usize) {
-        for _ in 0..times {
-            let turn = guard.start(Duration::ZERO, Charge::ONE);
-            guard.answered(turn, trip);
-        }
-    }
-
-    #[test]
-    fn an_automatic_guard_starts_wide_and_narrows_as_answers_come_quickly() {
-        let mut guard = Guard::new(config::Guard::Auto);
-        assert_eq!(guard.span(), MOST);
-        answer(&mut guard, ms(5), 300);
-        assert_eq!(guard.span(), LEAST);
-    }
-
-    #[test]
-    fn a_long_trip_among_quick_ones_and_a_refusal_widen_it_for_a_while() {
-        let mut guard = Guard::new(config::Guard::Auto);
-        answer(&mut guard, ms(5), 300);
-        answer(&mut guard, ms(320), 1);
-        assert_eq!(guard.span(), ms(640));
-        answer(&mut guard, ms(5), 300);
-        assert_eq!(guard.span(), LEAST);
-        guard.refused();
-        assert_eq!(guard.span(), MOST);
-    }
-
-    #[test]
-    fn answers_that_are_always_slow_do_not_widen_it() {
-        let mut guard = Guard::new(config::Guard::Auto);
-        answer(&mut guard, ms(3000), 300);
-        assert_eq!(guard.span(), LEAST);
     }
 }

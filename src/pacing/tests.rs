@@ -34,6 +34,14 @@ fn settings(limits: &[config::Limit], guard: Duration) -> config::Upstream {
     settings
 }
 
+/// The same with an automatic guard.
+fn automatic(limits: &[config::Limit]) -> config::Upstream {
+    config::Upstream {
+        guard: config::Guard::Auto,
+        ..settings(limits, SECOND)
+    }
+}
+
 /// An upstream and a gate that always wants to start, in simulated time.
 struct Rig {
     limits: Limits,
@@ -194,6 +202,30 @@ fn a_documented_bucket_saves_up_and_is_charged_when_the_answer_comes() {
     assert!(starts[..40].iter().all(Duration::is_zero));
     let half = slow_second() / 2 + Duration::from_nanos(1);
     assert_eq!(starts[40..], [trip + half, trip + half * 2]);
+}
+
+#[test]
+fn the_time_that_every_answer_takes_costs_no_rate_once_it_is_known() {
+    let limits = [limit(10, SECOND, 10, true)];
+    let mut rig = Rig::new(&[], SECOND);
+    rig.limits = Limits::new(&automatic(&limits), rig.start);
+    let trip = Duration::from_millis(100);
+    let starts: Vec<_> = (0..61).map(|_| rig.start(Some(trip))).collect();
+    assert_eq!(starts[10] - starts[0], slow_second() + trip);
+    assert_eq!(starts[60] - starts[50], slow_second());
+}
+
+/// Whose place comes back as soon as its answer is there.
+#[test]
+fn a_place_is_held_until_the_answer_however_long_that_always_takes() {
+    let limits = [limit(1, SECOND / 10, 1, true)];
+    let mut rig = Rig::new(&[], SECOND);
+    rig.limits = Limits::new(&automatic(&limits), rig.start);
+    let trip = SECOND / 5;
+    let starts: Vec<_> = (0..50).map(|_| rig.start(Some(trip))).collect();
+    assert_eq!(starts[2] - starts[1], slow_second() / 10 + trip);
+    let late = starts[49] - starts[48] - trip;
+    assert!(late < SECOND / 80, "{late:?}");
 }
 
 #[test]

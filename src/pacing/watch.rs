@@ -118,6 +118,11 @@ impl Limits {
         self.guard.span()
     }
 
+    /// What every trip to the upstream and back takes, as far as is known.
+    pub(crate) fn floor(&self) -> Duration {
+        self.guard.floor()
+    }
+
     /// What is left of the longest cooldown at `now`.
     pub(crate) fn cooldown(&self, now: Instant) -> Duration {
         let at = self.time(now);

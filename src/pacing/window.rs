@@ -13,6 +13,10 @@ use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+/// A request that waits for a place of one on its way asks so many times in a
+/// period at most.
+const ASKS: u32 = 8;
+
 /// The log of one window. Times are durations since the lane's epoch.
 #[derive(Debug)]
 pub(super) struct Window {
@@ -89,11 +93,11 @@ impl Window {
     }
 
     /// When `cost` can start: `now`, or a later time. `open` is on its way, and
-    /// the first of it will have been counted at `first` if not before.
+    /// none of it will have been counted before `first`, or now.
     ///
     /// While the place that is needed belongs to a request on its way this is a
-    /// lower bound: the answer that comes this instant would free the place one
-    /// period from now. Asked again then, it is exact.
+    /// lower bound: the place comes back one period after that at the earliest.
+    /// To be asked again then, but not all the time.
     pub(super) fn ready_at(
         &self,
         now: Duration,
@@ -110,8 +114,10 @@ impl Window {
         }
         let holds = self.counted.partition_point(|entry| entry.total < old);
         let counted = self.counted.get(holds);
-        let counted = counted.map_or(now.min(first), |entry| entry.at);
-        (counted + self.period).max(now)
+        match counted {
+            Some(entry) => (entry.at + self.period).max(now),
+            None => (now.min(first) + self.period).max(now + self.period / ASKS),
+        }
     }
 
     /// About when the `nth` cost from now can start, the first being 1, if all

@@ -115,6 +115,7 @@ async fn the_status_says_which_limit_binds_and_until_when() {
     assert_eq!(lane["cooldown"]["left_ms"], 0);
     assert_eq!(lane["cooldown"]["probing"], false);
     assert!(lane["guard_ms"].as_u64() > Some(0), "{lane}");
+    assert_eq!(lane["floor_ms"], 0, "after a few answers nothing is known");
     let limits = lane["limits"].as_array().unwrap();
     let binding: Vec<_> = limits.iter().map(|limit| &limit["binding"]).collect();
     assert_eq!(binding, [true, false, false], "{lane}");

@@ -100,6 +100,30 @@ proptest! {
         }
     }
 
+    /// The same where an automatic guard takes the time that every trip takes for
+    /// certain: ways there and back take that and, each, more at random.
+    #[test]
+    fn what_all_trips_take_costs_no_limit_its_promise(
+        specs in specs(),
+        least in (0u64..150_000, 0u64..150_000),
+        more in (0u64..50_000, 0u64..50_000),
+        shares in prop::collection::vec((0u64..1000, 0u64..1000, 0u8..50), 200..400),
+    ) {
+        let limits = limits_of(&specs);
+        let mut rig = Rig::new(&[], SECOND);
+        rig.limits = Limits::new(&automatic(&limits), rig.start);
+        let mut counted = Vec::new();
+        for (there, back, stall) in shares {
+            let stall = if stall == 0 { 40_000 } else { 0 };
+            let way = Duration::from_micros(least.0 + more.0 * there / 1000 + stall);
+            let back = Duration::from_micros(least.1 + more.1 * back / 1000);
+            counted.push((rig.start(Some(way + back)) + way, 1));
+        }
+        for limit in &limits {
+            prop_assert_eq!(refuses(limit, &counted), None, "{:?}", limit);
+        }
+    }
+
     /// Each key's window holds at the upstream, and so does the lane's.
     #[test]
     fn no_key_ever_exceeds_its_limit(

@@ -1,0 +1,232 @@
+//! What the trips of requests, from start to answer, tell of the way to the
+//! upstream. Only whole trips can be measured, and two things follow from them.
+//!
+//! How long can a request be on its way that has no answer? Where answers are
+//! usually quick, a long trip means that something held the request back, so the
+//! longest counts, and is forgotten slowly. Where they never are, trips tell
+//! nothing of the way. A refusal says that it was longer than thought. That is
+//! the [`Trips::span`].
+//!
+//! How long after a request can one start that must be counted a period later?
+//! Between the counts of the two lie the way back of the first, the time from
+//! its answer to the second's start, and the second's way there. The way back
+//! of the one and the way there of the other make a trip as well, if one put
+//! together of two, so together they take no less than any trip takes: the
+//! [`Trips::floor`]. What an upstream always takes thus costs no rate, and what
+//! varies, it does.
+
+use std::time::Duration;
+
+/// The least and the most that an automatic guard takes. A request is seldom on
+/// its way for a tenth of the least, but a busy machine can hold one back that
+/// long, and an answer in time costs nothing.
+pub(super) const LEAST: Duration = Duration::from_millis(250);
+pub(super) const MOST: Duration = Duration::from_secs(1);
+
+/// The shortest trip is that of a time between once and twice as long. Long
+/// enough that a way which is longer for a while is not taken for the shortest.
+const MEMORY: Duration = Duration::from_secs(30);
+
+/// Nothing is known of trips before so many, or after a time without any.
+const ENOUGH: u32 = 16;
+
+/// The floor lies below the shortest trip by so many times what trips take
+/// longer than that on average, and by up to so many times more while few are known.
+const MARGIN: u32 = 2;
+const MORE: u32 = 4;
+
+/// What is known of the time that requests are on their way.
+#[derive(Debug)]
+pub(super) struct Trips {
+    longest: Duration,
+    /// The shortest since `since`, and that of [`MEMORY`] before; times are
+    /// durations since the lane's epoch.
+    shortest: [Option<Duration>; 2],
+    since: Duration,
+    last: Duration,
+    /// How much longer trips take than the shortest, on an average that is moving
+    /// as far as over [`ENOUGH`].
+    excess: Duration,
+    /// Trips since nothing was known, and how many are enough.
+    known: u32,
+    enough: u32,
+}
+
+impl Trips {
+    /// Before the first trip.
+    pub(super) fn new() -> Self {
+        Self {
+            longest: MOST,
+            shortest: [None; 2],
+            since: Duration::ZERO,
+            last: Duration::ZERO,
+            excess: Duration::ZERO,
+            known: 0,
+            enough: ENOUGH,
+        }
+    }
+
+    /// An answer came at `now`, to a request that was sent `trip` ago.
+    pub(super) fn answered(&mut self, trip: Duration, now: Duration) {
+        // Faster than can be: something is not as it was.
+        if trip < self.floor() || now > self.last + MEMORY {
+            self.forget();
+        }
+        if now > self.since + MEMORY {
+            self.shortest = [None, self.shortest[0]];
+            self.since = now;
+        }
+        let shortest = self.shortest().map_or(trip, |shortest| shortest.min(trip));
+        self.shortest[0] = Some(self.shortest[0].map_or(trip, |latest| latest.min(trip)));
+        self.known = self.known.saturating_add(1);
+        let over = self.known.min(ENOUGH);
+        self.excess = (self.excess * (over - 1) + (trip - shortest)) / over;
+        self.last = now;
+        self.longest -= self.longest / 100;
+        if shortest < LEAST {
+            self.longest = self.longest.max(trip).min(MOST);
+        }
+    }
+
+    /// The upstream refused a request although the limits allowed it. If that
+    /// may be because of the floor, it is trusted again after twice as many trips.
+    pub(super) fn refused(&mut self) {
+        self.longest = MOST;
+        if !self.floor().is_zero() {
+            self.enough = self.enough.saturating_mul(2);
+        }
+        self.forget();
+    }
+
+    /// How long a request can be on its way, at present.
+    pub(super) fn span(&self) -> Duration {
+        (self.longest * 2).clamp(LEAST, MOST)
+    }
+
+    /// What the way back of one request and the way there of another take
+    /// together, at least; zero if nothing is known.
+    pub(super) fn floor(&self) -> Duration {
+        match self.shortest() {
+            Some(shortest) if self.known >= self.enough => {
+                let more = self.excess * MORE * ENOUGH / self.known;
+                shortest.saturating_sub(self.excess * MARGIN + more)
+            }
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn shortest(&self) -> Option<Duration> {
+        self.shortest.into_iter().flatten().min()
+    }
+
+    /// The ways may not be what they were. Shorter ones than now do no harm.
+    pub(super) fn forget(&mut self) {
+        self.excess = Duration::ZERO;
+        self.known = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// One request after the other, each answered after the next of `trips`.
+    fn answer(trips: &mut Trips, each: impl IntoIterator<Item = Duration>) {
+        for trip in each {
+            let now = trips.last + trip;
+            trips.answered(trip, now);
+        }
+    }
+
+    fn steady(trip: Duration, times: usize) -> impl Iterator<Item = Duration> {
+        std::iter::repeat_n(trip, times)
+    }
+
+    #[test]
+    fn the_guard_starts_wide_and_narrows_as_answers_come_quickly() {
+        let mut trips = Trips::new();
+        assert_eq!(trips.span(), MOST);
+        answer(&mut trips, steady(ms(5), 300));
+        assert_eq!(trips.span(), LEAST);
+    }
+
+    #[test]
+    fn a_long_trip_among_quick_ones_and_a_refusal_widen_it_for_a_while() {
+        let mut trips = Trips::new();
+        answer(&mut trips, steady(ms(5), 300));
+        answer(&mut trips, [ms(320)]);
+        assert_eq!(trips.span(), ms(640));
+        answer(&mut trips, steady(ms(5), 300));
+        assert_eq!(trips.span(), LEAST);
+        trips.refused();
+        assert_eq!(trips.span(), MOST);
+    }
+
+    #[test]
+    fn answers_that_are_always_slow_do_not_widen_it() {
+        let mut trips = Trips::new();
+        answer(&mut trips, steady(ms(3000), 300));
+        assert_eq!(trips.span(), LEAST);
+    }
+
+    #[test]
+    fn what_every_trip_takes_is_known_after_enough_of_them() {
+        let mut trips = Trips::new();
+        answer(&mut trips, steady(ms(100), 15));
+        assert_eq!(trips.floor(), ms(0));
+        answer(&mut trips, [ms(100)]);
+        assert_eq!(trips.floor(), ms(100));
+        // One that takes 16 ms more adds 1 ms to the average; few are known.
+        answer(&mut trips, [ms(116)]);
+        assert!(trips.floor() < ms(95));
+        answer(&mut trips, steady(ms(100), 500));
+        answer(&mut trips, [ms(116)]);
+        assert!(trips.floor().abs_diff(ms(98)) < ms(1));
+    }
+
+    #[test]
+    fn trips_that_vary_as_much_as_they_take_have_no_floor() {
+        let mut trips = Trips::new();
+        answer(&mut trips, (0..400).map(|nth| ms(1 + nth * 17 % 50)));
+        assert_eq!(trips.floor(), ms(0));
+    }
+
+    #[test]
+    fn a_trip_below_the_floor_and_silence_make_all_known_trips_void() {
+        let mut trips = Trips::new();
+        answer(&mut trips, steady(ms(100), 40));
+        answer(&mut trips, [ms(99)]);
+        assert_eq!(trips.floor(), ms(0));
+        answer(&mut trips, steady(ms(99), 15));
+        assert_eq!(trips.floor(), ms(99));
+        let later = trips.last + MEMORY * 2;
+        trips.answered(ms(99), later);
+        assert_eq!(trips.floor(), ms(0));
+    }
+
+    #[test]
+    fn the_shortest_trip_is_remembered_for_half_a_minute_to_a_minute() {
+        let mut trips = Trips::new();
+        answer(&mut trips, [ms(50)]);
+        answer(&mut trips, steady(ms(100), 290));
+        assert!(trips.floor() < ms(1));
+        answer(&mut trips, steady(ms(100), 590));
+        assert_eq!(trips.floor(), ms(100));
+    }
+
+    #[test]
+    fn after_a_refusal_the_floor_takes_twice_as_many_trips() {
+        let mut trips = Trips::new();
+        answer(&mut trips, steady(ms(100), 40));
+        // Three that were on their way together.
+        (0..3).for_each(|_| trips.refused());
+        answer(&mut trips, steady(ms(100), 31));
+        assert_eq!(trips.floor(), ms(0));
+        answer(&mut trips, [ms(100)]);
+        assert_eq!(trips.floor(), ms(100));
+    }
+}
