@@ -43,9 +43,13 @@ impl Origin {
         Self::start(bench, &Policy::Open, &["--certificate".to_owned(), dir]).await
     }
 
-    /// An origin that also records each arrival.
+    /// An origin that also records each arrival. Where it matters a request takes 40 ms.
     pub(crate) async fn recording(bench: &Bench, policy: &Policy) -> Result<Self> {
-        Self::under(bench, policy, Circumstances::default()).await
+        let circumstances = Circumstances {
+            work_ms: if policy.limits_concurrency() { 40 } else { 0 },
+            ..Circumstances::default()
+        };
+        Self::under(bench, policy, circumstances).await
     }
 
     /// One that records, behind such a network, with such a clock.

@@ -24,8 +24,8 @@ pub(crate) struct Circumstances {
     /// What the delays are drawn from
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u32,
-    /// What an accepted request takes if concurrency is limited
-    #[arg(long, default_value_t = 40)]
+    /// What an accepted request takes
+    #[arg(long, default_value_t = 0)]
     pub(crate) work_ms: u32,
 }
 
@@ -37,7 +37,7 @@ impl Default for Circumstances {
             clock_ppm: 0,
             phase_ms: 500,
             seed: 1,
-            work_ms: 40,
+            work_ms: 0,
         }
     }
 }

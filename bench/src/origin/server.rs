@@ -85,13 +85,12 @@ pub(crate) async fn run(args: OriginArgs) -> Result<()> {
         arrivals: Arrivals::default(),
         read: 0,
     };
-    let works = args.policy.limits_concurrency();
     let work = u64::from(args.circumstances.work_ms) * clock::NANOS_PER_MILLI;
     let state = Arc::new(State {
         policy: args.policy,
         record: args.record,
         circumstances: args.circumstances,
-        work: if works { work } else { 0 },
+        work,
         answer: answer("200 OK", &"x".repeat(args.answer_bytes)),
         refusal: answer("429 Too Many Requests", r#"{"error":"too many requests"}"#),
         counts: Mutex::new(counts),
@@ -157,7 +156,7 @@ async fn respond(
     if state.policy == Policy::Silent {
         return Ok(());
     }
-    if accepted && state.work > 0 {
+    if accepted && (state.work > 0 || state.policy.limits_concurrency()) {
         let worked = sleep(timer, state.work).await;
         state.counts().enforcer.answered();
         worked?;

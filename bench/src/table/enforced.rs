@@ -439,7 +439,7 @@ mod tests {
         let runs = planned(&args, &CONTENDERS, 60);
         let of = |peer: &str| runs.iter().filter(|run| run.key.peer == peer).count();
         // All four conditions; a concurrency limit has no clock. The others: clean and with jitter.
-        assert_eq!(of("pacegate"), 2 * (9 * 4 + 2));
+        assert_eq!(of("pacegate"), 2 * (10 * 4 + 2));
         assert_eq!(of("nginx-limit"), 2 * (5 * 2));
         assert_eq!(of("until_ready"), 2 * (7 * 2));
         let keys: std::collections::BTreeSet<Key> = runs.iter().map(|run| run.key).collect();
@@ -461,10 +461,10 @@ mod tests {
             assert!(group.iter().all(|run| run.key.rate == rate));
             sizes.entry(rate).or_default().push(group.len());
         }
-        assert_eq!(sizes[&10], [62]);
+        assert_eq!(sizes[&10], [64, 2]);
         assert_eq!(sizes[&100][..10], [6; 10]);
-        assert_eq!(sizes[&1000], [1; 62]);
-        assert_eq!(sizes[&10_000], [1; 62]);
+        assert_eq!(sizes[&1000], [1; 66]);
+        assert_eq!(sizes[&10_000], [1; 66]);
         assert_eq!(
             at_a_time(&[10, 100, 1000]),
             "10/s 64 at a time, 100/s 6 at a time, 1000/s alone"

@@ -30,6 +30,8 @@ pub(crate) enum Scenario {
     SlidingEven,
     /// The same, but 1 % at once
     SlidingNear,
+    /// The same in bursts, each answer takes 100 ms
+    SlidingSlow,
     /// N/s by a sliding counter, evenly spaced
     Counter,
     /// N/s from a token bucket of 2N
@@ -66,6 +68,9 @@ impl Scenario {
             Self::SlidingNear => {
                 "sliding-near: the same; set to `{ rate = \"N/s\", burst = N/100 }` (at least 1)"
             }
+            Self::SlidingSlow => {
+                "sliding-slow: the same, each answer 100 ms after its request was counted; set to `\"N/s\"`"
+            }
             Self::Counter => {
                 "counter: refuses when previous second x its overlap + current second reaches N; set to `{ rate = \"N/s\", burst = 1 }`"
             }
@@ -89,7 +94,9 @@ impl Scenario {
         let window = Pace::window(rate, 1);
         match self {
             Self::Fixed | Self::FixedEven => Rule::Fixed(window).into(),
-            Self::Sliding | Self::SlidingEven | Self::SlidingNear => Rule::Sliding(window).into(),
+            Self::Sliding | Self::SlidingEven | Self::SlidingNear | Self::SlidingSlow => {
+                Rule::Sliding(window).into()
+            }
             Self::Counter => Rule::Counter(window).into(),
             Self::Bucket => Rule::Bucket(self.pace(rate)).into(),
             Self::Leaky => Rule::Leaky(self.pace(rate)).into(),
@@ -120,8 +127,11 @@ impl Scenario {
                     .beside(long(rate))
                     .in_flight(self.at_once(rate)),
             ),
-            (Program::Pacegate, _) => Some(contender.paced(pace).in_flight(IN_FLIGHT)),
-            (_, Self::Concurrency | Self::Several | Self::SlidingNear) => None,
+            (Program::Pacegate, _) => {
+                let at_once = IN_FLIGHT + self.on_the_way(rate);
+                Some(contender.paced(pace).in_flight(at_once))
+            }
+            (_, Self::Concurrency | Self::Several | Self::SlidingNear | Self::SlidingSlow) => None,
             // nginx knows even spacing only: the other form would be the same again.
             (Program::Nginx, Self::FixedEven | Self::SlidingEven) => None,
             (Program::Nginx, _) => Some(contender.paced(pace)),
@@ -141,7 +151,7 @@ impl Scenario {
     /// The limit that decides the rate.
     fn pace(self, rate: u32) -> Pace {
         match self {
-            Self::Fixed | Self::Sliding | Self::Concurrency | Self::Several => {
+            Self::Fixed | Self::Sliding | Self::SlidingSlow | Self::Concurrency | Self::Several => {
                 Pace::window(rate, 1)
             }
             Self::FixedEven | Self::SlidingEven | Self::Counter => Pace::even(rate),
@@ -211,17 +221,27 @@ impl Scenario {
         };
         let busy = match self {
             Self::Concurrency | Self::Several => self.at_once(rate),
-            _ => 0,
+            _ => self.on_the_way(rate),
         };
         waiting + on_the_way + busy
     }
 
-    /// What a call takes there, milliseconds, where concurrency is limited.
+    /// What a call takes there, milliseconds.
     fn work_ms(self, rate: u32) -> u32 {
         match self {
             Self::Several => 5,
-            _ if rate < 100 => 400,
-            _ => 40,
+            Self::SlidingSlow => 100,
+            Self::Concurrency if rate < 100 => 400,
+            Self::Concurrency => 40,
+            _ => 0,
+        }
+    }
+
+    /// Calls under way at once where they take their time without a limit on that.
+    fn on_the_way(self, rate: u32) -> u32 {
+        match self {
+            Self::SlidingSlow => rate * self.work_ms(rate) / 1000,
+            _ => 0,
         }
     }
 
