@@ -116,6 +116,19 @@ async fn a_wait_that_would_be_too_long_is_refused_at_once() {
     assert_eq!(rig.ended(Outcome::WaitTooLong), 1);
 }
 
+/// The default was a minute, which refused them: the window is kept 0.1 % longer.
+#[tokio::test(start_paused = true)]
+async fn by_default_what_comes_beyond_a_limit_per_minute_waits_for_the_next_minute() {
+    let rig = Rig::new("limits = [\"2/min\"]", PROMPT);
+    let callers: Vec<_> = (0..4)
+        .map(|number| rig.send(&format!("/{number}")))
+        .collect();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap().0, 200);
+    }
+    assert_eq!(rig.arrivals(), [0, 0, 60_061, 60_061]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_expires_when_workers_hold_it_past_its_deadline() {
     let slow = Upstream {

@@ -20,8 +20,8 @@ use std::time::Duration;
 /// The least and the most that an automatic guard takes. A request is seldom on
 /// its way for a tenth of the least, but a busy machine can hold one back that
 /// long, and an answer in time costs nothing.
-pub(super) const LEAST: Duration = Duration::from_millis(250);
-pub(super) const MOST: Duration = Duration::from_secs(1);
+const LEAST: Duration = Duration::from_millis(250);
+const MOST: Duration = Duration::from_secs(1);
 
 /// The shortest trip is that of a time between once and twice as long. Long
 /// enough that a way which is longer for a while is not taken for the shortest.

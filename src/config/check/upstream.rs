@@ -291,7 +291,8 @@ fn queue(scope: &Scope<'_>, report: &mut Report<'_>) -> Option<Queue> {
     Some(Queue {
         max_requests: count(written.max_requests, MAX_REQUESTS),
         max_bytes: in_memory(max_bytes),
-        max_wait: time(written.max_wait, seconds(60)),
+        // Above a minute, so that a limit per minute can be waited for.
+        max_wait: time(written.max_wait, seconds(120)),
         when_full: choice(written.when_full.as_ref(), &variants, report)?,
     })
 }

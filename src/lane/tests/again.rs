@@ -75,7 +75,7 @@ async fn a_refusal_that_comes_again_and_again_reaches_the_caller_in_the_end() {
 #[tokio::test(start_paused = true)]
 async fn a_refusal_that_outlasts_the_deadline_reaches_the_caller_at_once() {
     let refusing = Upstream {
-        script: &[Act::Refuse(Some(90))],
+        script: &[Act::Refuse(Some(130))],
         ..PROMPT
     };
     let rig = Rig::new(r#"limits = ["10/s"]"#, refusing);
