@@ -39,6 +39,7 @@ use crate::config;
 use guard::Guard;
 use history::History;
 use kinds::Kinds;
+use meter::Meter;
 use scope::Scope;
 use state::State;
 pub(crate) use turn::{Charge, Closed, End, Gauge, Hold, Reading, Turn};
@@ -228,6 +229,9 @@ impl Limits {
         }
         if let End::Refused(..) = end {
             self.guard.refused();
+            self.each(&charge, |state| {
+                state.meters.iter_mut().for_each(Meter::refused)
+            });
         }
         let uncounted = matches!(end, End::Failed | End::Lost);
         self.ended(&charge, known, uncounted);

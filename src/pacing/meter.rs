@@ -99,6 +99,13 @@ impl Meter {
         }
     }
 
+    /// The upstream refused a request although the limits allowed it.
+    pub(super) fn refused(&mut self) {
+        if let Rule::Window(_, spacing) = &mut self.rule {
+            spacing.refused();
+        }
+    }
+
     /// A request that had started never left.
     pub(super) fn canceled(&mut self, charge: &Charge) {
         self.open = self.open.saturating_sub(self.cost(charge).get());

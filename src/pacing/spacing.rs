@@ -25,6 +25,9 @@ const CATCH_UP: u32 = 25;
 /// the next; so much is within the room that our longer periods leave.
 const MOST_BEHIND: u32 = 1000;
 
+/// However often the upstream refuses, a timer's usual lateness is made up for.
+const LEAST_BEHIND: Duration = Duration::from_micros(100);
+
 /// The spacing of one limit's turns.
 #[derive(Debug)]
 pub(super) struct Spacing {
@@ -47,6 +50,13 @@ impl Spacing {
 
     pub(super) fn bucket(&self) -> &Bucket {
         &self.bucket
+    }
+
+    /// The upstream refused a request although the limits allowed it. Since that may
+    /// be because of what was made up for, from now on it is half as much at most.
+    pub(super) fn refused(&mut self) {
+        self.most_behind = (self.most_behind / 2).max(LEAST_BEHIND.min(self.most_behind));
+        self.behind = self.behind.min(self.most_behind);
     }
 
     /// Takes the turn that the bucket has promised for `now`. `since` is when
@@ -116,6 +126,30 @@ mod tests {
         assert!(gaps[11..].iter().all(|gap| *gap >= MILLI - MILLI / 25));
         assert!(gaps[10] >= MILLI - CREDIT - MILLI / 25, "{:?}", gaps[10]);
         assert_eq!(turns[499], MILLI * 499);
+    }
+
+    #[test]
+    fn each_refusal_halves_what_is_made_up_for_but_not_a_timers_lateness() {
+        let stall = |nth| {
+            if nth == 10 {
+                MILLI * 20
+            } else {
+                Duration::ZERO
+            }
+        };
+        let lost = |refusals| {
+            let mut spacing = even();
+            (0..refusals).for_each(|_| spacing.refused());
+            saturate(&mut spacing, stall, 1000)[999] - MILLI * 999
+        };
+        // A credit beside it.
+        let made_up = [0, 1, 2].map(|refusals| MILLI * 20 - lost(refusals) - CREDIT);
+        assert_eq!(made_up, [MILLI * 10, MILLI * 5, MILLI * 5 / 2]);
+        let late = LEAST_BEHIND;
+        let mut spacing = even();
+        (0..20).for_each(|_| spacing.refused());
+        let turns = saturate(&mut spacing, |_| late, 1001);
+        assert_eq!(turns[1000], Duration::from_secs(1) + late);
     }
 
     #[test]

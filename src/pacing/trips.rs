@@ -12,8 +12,8 @@
 //! its answer to the second's start, and the second's way there. The way back
 //! of the one and the way there of the other make a trip as well, if one put
 //! together of two, so together they take no less than any trip takes: the
-//! [`Trips::floor`]. What an upstream always takes thus costs no rate, and what
-//! varies, it does.
+//! [`Trips::floor`]. So what every trip takes costs no rate; what one takes
+//! longer does.
 
 use std::time::Duration;
 
