@@ -213,6 +213,13 @@ impl Limits {
         if !known {
             charge.keys = None;
         }
+        // Before its trip counts: refusals are often quick.
+        if let End::Refused(..) = end {
+            self.guard.refused();
+            self.each(&charge, |state| {
+                state.meters.iter_mut().for_each(Meter::refused)
+            });
+        }
         match end {
             End::Answered(_) | End::Refused(..) => {
                 if let Some((counted, charge)) = self.guard.answered(number, at) {
@@ -226,12 +233,6 @@ impl Limits {
             }
             // They may have been counted: the guard tells when at the latest.
             End::Failed | End::Lost => {}
-        }
-        if let End::Refused(..) = end {
-            self.guard.refused();
-            self.each(&charge, |state| {
-                state.meters.iter_mut().for_each(Meter::refused)
-            });
         }
         let uncounted = matches!(end, End::Failed | End::Lost);
         self.ended(&charge, known, uncounted);

@@ -21,6 +21,26 @@ fn a_refusal_stops_all_until_a_probe_is_answered_and_no_burst_follows() {
     assert_eq!(starts, [5500, 5600, 5700, 5800, 5900, 6000, 6100]);
 }
 
+#[test]
+fn a_quick_refusal_doubles_the_answers_after_which_places_come_back_sooner() {
+    let mut rig = Rig::new(&[], SECOND);
+    rig.limits = Limits::new(&automatic(&[limit(10, SECOND, 10, true)]), rig.start);
+    let trip = SECOND / 10;
+    let floor = |rig: &mut Rig, answers| {
+        for _ in 0..answers {
+            rig.start(Some(trip));
+            rig.advance(rig.now + trip);
+        }
+        rig.limits.floor()
+    };
+    assert!(!floor(&mut rig, 40).is_zero());
+    let turn = rig.take(Charge::ONE);
+    rig.advance(rig.now + trip * 9 / 10);
+    rig.close(turn, End::Refused(Some(SECOND), &[]));
+    assert!(floor(&mut rig, 20).is_zero());
+    assert!(!floor(&mut rig, 40).is_zero());
+}
+
 /// One refusal emptied every limit, so that the hour's set the pace for an hour
 /// with nearly all of it left.
 #[test]
