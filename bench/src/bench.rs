@@ -146,17 +146,20 @@ impl Bench {
         }
     }
 
-    fn wanted(&self, contender: &Contender) -> bool {
+    /// Whether `--peers` names it, or nobody.
+    pub(crate) fn named(&self, contender: &Contender) -> bool {
         let named = |name: &String| {
             contender
                 .name
                 .strip_prefix(name.as_str())
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
         };
-        // Without the direct way there is nothing to compare latencies with.
-        self.options.peers.is_empty()
-            || contender.program == Program::Direct
-            || self.options.peers.iter().any(named)
+        self.options.peers.is_empty() || self.options.peers.iter().any(named)
+    }
+
+    /// Without the direct way there is nothing to compare latencies with.
+    fn wanted(&self, contender: &Contender) -> bool {
+        contender.program == Program::Direct || self.named(contender)
     }
 
     fn pacegate(&self) -> PathBuf {

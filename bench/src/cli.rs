@@ -125,6 +125,10 @@ pub(crate) struct EnforcedArgs {
     /// Only these circumstances (clocks: pacegate alone)
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES")]
     pub(crate) conditions: Vec<Condition>,
+    /// Add each cell to this file when it has been measured, and take those that are there already from it: a run that was ended
+    /// goes on where it stopped
+    #[arg(long, value_name = "FILE")]
+    pub(crate) keep: Option<PathBuf>,
     /// What the delays and the phase of the upstream's windows are drawn from
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u32,

@@ -46,14 +46,9 @@ impl Pace {
 
     /// Up to `count` at once, never more in any window of so many seconds.
     pub(crate) const fn window(count: u32, seconds: u64) -> Self {
-        Self::window_of_millis(count, seconds * 1000)
-    }
-
-    /// The same for a window of so many milliseconds.
-    pub(crate) const fn window_of_millis(count: u32, millis: u64) -> Self {
         Self {
             count,
-            period: Duration::from_millis(millis),
+            period: Duration::from_secs(seconds),
             form: Form::Window,
         }
     }

@@ -13,6 +13,7 @@
 //! they were sent. The first lap is bound by nothing and has no deviation.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::Result;
 use crate::clock;
@@ -28,6 +29,8 @@ pub(crate) struct Arrival {
     pub(crate) at: u64,
     /// Whether it was within the limit (200, else 429).
     pub(crate) accepted: bool,
+    /// What the work of an accepted one took, nanoseconds; 0 before it is done, or if it is none.
+    pub(crate) took: u64,
 }
 
 /// All requests of an origin in the order in which it saw them.
@@ -56,6 +59,7 @@ impl Arrivals {
                 number,
                 at,
                 accepted: fields.next()? == "1",
+                took: fields.next()?.parse().ok()?,
             })
         };
         let parsed = text
@@ -87,6 +91,18 @@ impl Arrivals {
             worst = worst.max(last + 1 - first);
         }
         worst
+    }
+
+    /// What the work of a request took on average; none if no work was done.
+    pub(crate) fn mean_work(&self) -> Option<Duration> {
+        let done = || {
+            self.0
+                .iter()
+                .map(|arrival| arrival.took)
+                .filter(|&took| took > 0)
+        };
+        let count = done().count() as u64;
+        (count > 0).then(|| Duration::from_nanos(done().sum::<u64>() / count))
     }
 
     /// The longest time without an arrival between the first and the last, nanoseconds.
@@ -174,10 +190,11 @@ impl fmt::Display for Arrivals {
         self.0.iter().try_for_each(|arrival| {
             writeln!(
                 f,
-                "{} {} {}",
+                "{} {} {} {}",
                 arrival.number,
                 arrival.at,
-                u8::from(arrival.accepted)
+                u8::from(arrival.accepted),
+                arrival.took
             )
         })
     }
@@ -192,6 +209,7 @@ mod tests {
             number,
             at: ms * 1_000_000,
             accepted: true,
+            took: 0,
         };
         Arrivals((0..).zip(instants).map(arrival).collect())
     }
@@ -267,6 +285,7 @@ mod tests {
                 number: 0,
                 at: 1_500_000,
                 accepted: false,
+                took: 0,
             },
         );
         assert_eq!(arrivals.overtaken(), 0);
@@ -278,11 +297,12 @@ mod tests {
 
     #[test]
     fn reads_what_it_writes() {
-        let arrivals = at(&[3, 4]);
+        let mut arrivals = at(&[3, 4]);
+        arrivals.0[1].took = 5;
         assert_eq!(
             Arrivals::parse(&arrivals.to_string()).unwrap().0,
             arrivals.0
         );
-        assert!(Arrivals::parse("1 2\n").is_err());
+        assert!(Arrivals::parse("1 2 1\n").is_err());
     }
 }

@@ -57,23 +57,34 @@ impl State {
         self.circumstances.delay(counts.read)
     }
 
-    /// Counts and records one request; whether it is accepted.
-    fn arrive(&self, number: u32) -> bool {
+    /// Counts and records one request; whether it is accepted, and its place in the record.
+    fn arrive(&self, number: u32) -> (bool, usize) {
         if !self.record && self.policy == Policy::Open {
-            return true;
+            return (true, usize::MAX);
         }
         let mut counts = self.counts();
         let at = clock::now();
         let judged = counts.clock.at(at);
         let accepted = counts.enforcer.accepts(judged);
-        if self.record && counts.arrivals.0.len() < MAX_RECORDED {
+        let place = counts.arrivals.0.len();
+        if self.record && place < MAX_RECORDED {
             counts.arrivals.0.push(Arrival {
                 number,
                 at,
                 accepted,
+                took: 0,
             });
         }
-        accepted
+        (accepted, place)
+    }
+
+    /// The work of the accepted request that was recorded at `place` is done.
+    fn answered(&self, place: usize) {
+        let mut counts = self.counts();
+        counts.enforcer.answered();
+        if let Some(arrival) = counts.arrivals.0.get_mut(place) {
+            arrival.took = clock::now() - arrival.at;
+        }
     }
 }
 
@@ -152,13 +163,13 @@ async fn respond(
     if delay > 0 {
         sleep(timer, delay).await?;
     }
-    let accepted = state.arrive(number);
+    let (accepted, place) = state.arrive(number);
     if state.policy == Policy::Silent {
         return Ok(());
     }
     if accepted && (state.work > 0 || state.policy.limits_concurrency()) {
         let worked = sleep(timer, state.work).await;
-        state.counts().enforcer.answered();
+        state.answered(place);
         worked?;
     }
     output.extend_from_slice(if accepted {

@@ -6,6 +6,7 @@
 //! all of these are up before any of them is loaded. Higher rates have the machine to themselves. A run that fails fills its cell
 //! and does not end the others.
 
+mod kept;
 pub(crate) mod scenario;
 
 use std::collections::BTreeMap;
@@ -23,12 +24,14 @@ use crate::origin::Origin;
 use crate::origin::circumstances::Circumstances;
 use crate::peer::{Contender, Peer, Program};
 use crate::report::{Table, number};
+use crate::table::enforced::kept::Kept;
 use crate::table::enforced::scenario::{Condition, Scenario, name};
 
-const CONTENDERS: [Contender; 3] = [
+const CONTENDERS: [Contender; 4] = [
     Contender::new(PACEGATE, Program::Pacegate),
     Contender::new("nginx-limit", Program::Nginx),
     Contender::new("until_ready", Program::UntilReady),
+    Contender::new("direct", Program::Direct),
 ];
 const PACEGATE: &str = "pacegate";
 /// Twenty windows of the longest limit.
@@ -56,7 +59,7 @@ struct Run {
 }
 
 /// What one measurement gave, or the worst of several.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Figures {
     arrived: usize,
     refused: usize,
@@ -86,14 +89,25 @@ pub(crate) async fn run(bench: &Bench, args: &EnforcedArgs) -> Result<Vec<(&'sta
     let how = format!("saturated, {seconds} s, {}", at_a_time(&args.rates));
     let title = format!("pacegate at upstreams that enforce: {how}");
     let mut ours = Table::new(title, "N").keyed("upstream");
-    let chosen = bench.choose(&CONTENDERS, &mut ours)?;
+    let mut chosen = bench.choose(&CONTENDERS, &mut ours)?;
+    chosen.retain(|peer| bench.named(peer));
     let mut runs = Vec::new();
     for _ in 0..bench.rounds(1) {
         runs.extend(planned(args, &chosen, seconds));
     }
     // Stable: the rounds of a rate stay apart.
     runs.sort_by_key(|run| run.key.rate);
-    let results = LocalSet::new().run_until(measure_all(bench, &runs)).await;
+    let mut results = Results::new();
+    let mut kept = Kept::read(args.keep.as_deref())?;
+    let mut missing = Vec::new();
+    for run in runs {
+        match kept.take(&run.what(bench)?) {
+            Some(figures) => merge(&mut results, run.key, Ok(figures)),
+            None => missing.push(run),
+        }
+    }
+    let measured = measure_all(bench, &missing, &kept, &mut results);
+    LocalSet::new().run_until(measured).await?;
 
     let mut tables = Vec::new();
     if chosen.iter().any(|peer| peer.name == PACEGATE) {
@@ -178,8 +192,12 @@ fn groups(runs: &[Run]) -> impl Iterator<Item = &[Run]> {
     rates.flat_map(|runs| runs.chunks(side_by_side(runs[0].key.rate)))
 }
 
-async fn measure_all(bench: &Bench, runs: &[Run]) -> Results {
-    let mut results = Results::new();
+async fn measure_all(
+    bench: &Bench,
+    runs: &[Run],
+    kept: &Kept,
+    results: &mut Results,
+) -> Result<()> {
     let (total, mut place) = (runs.len(), 0);
     for group in groups(runs) {
         let mut stands = Vec::new();
@@ -199,23 +217,23 @@ async fn measure_all(bench: &Bench, runs: &[Run]) -> Results {
                     Timer::new()?.sleep_until(at).await?;
                     stand.measure(run).await
                 };
-                (run.key, measured.await)
+                (run, measured.await)
             });
         }
         while let Some(done) = running.join_next().await {
-            collect(done, &mut results);
+            let (run, figures) = done?;
+            report(run.key, &figures);
+            if let Ok(figures) = &figures {
+                kept.add(&run.what(bench)?, figures)?;
+            }
+            merge(results, run.key, figures);
         }
     }
-    results
+    Ok(())
 }
 
-type Done = std::result::Result<(Key, Result<Figures>), tokio::task::JoinError>;
-
-fn collect(done: Done, results: &mut Results) {
-    let Ok((key, figures)) = done else {
-        return;
-    };
-    match &figures {
+fn report(key: Key, figures: &Result<Figures>) {
+    match figures {
         Ok(figures) => eprintln!(
             "enforced: {key}: {}, longest pause {:.1} ms, without a core {:.1} %",
             figures.short(),
@@ -224,6 +242,10 @@ fn collect(done: Done, results: &mut Results) {
         ),
         Err(error) => eprintln!("enforced: {key}: {error}"),
     }
+}
+
+/// Adds a measurement to its cell.
+fn merge(results: &mut Results, key: Key, figures: Result<Figures>) {
     let figures = figures.map_err(|error| {
         error
             .to_string()
@@ -238,6 +260,17 @@ fn collect(done: Done, results: &mut Results) {
         (_, figures) => figures,
     };
     results.insert(key, merged);
+}
+
+impl Run {
+    /// What is measured, of which build: the name under which its figures are kept.
+    fn what(&self, bench: &Bench) -> Result<String> {
+        let program = self.contender.program;
+        let binary = bench.binary(program).ok_or("not installed")?;
+        let build = kept::fingerprint(&binary)?;
+        let (seconds, seed) = (self.seconds, self.circumstances.seed);
+        Ok(format!("{}, {seconds} s, seed {seed}, {build}", self.key))
+    }
 }
 
 /// An upstream with a peer in front, both up and not loaded yet.
@@ -266,7 +299,7 @@ impl Stand {
         let before = waited();
         let tally = Closed {
             addr: peer.addr,
-            connections: scenario.callers(rate, condition),
+            connections: scenario.callers(run.contender.program, rate, condition),
             requests: u32::MAX,
             limit: Duration::from_secs(u64::from(run.seconds)),
         }
@@ -277,9 +310,10 @@ impl Stand {
 
         let evenly = run.contender.program == Program::Nginx;
         let delay = run.circumstances.mean_delay(arrivals.0.len());
+        let work = arrivals.mean_work().unwrap_or_default();
         let (width, _) = scenario.window(rate);
         let fit = arrivals
-            .fit(scenario.ideal(rate, delay, evenly), tally.ended)
+            .fit(scenario.ideal(rate, delay, work, evenly), tally.ended)
             .ok_or("less than one window was accepted")?;
         Ok(Figures {
             arrived: arrivals.0.len(),
@@ -375,6 +409,9 @@ fn show_others(results: &Results, how: &str) -> Table {
     table.note(
         "nginx spaces evenly whatever the upstream allows; neither has a setting for concurrency and several limits that makes callers wait",
     );
+    table.note(
+        "direct: as many callers as may be at once, no proxy, each sends again when it is answered",
+    );
     table
 }
 
@@ -391,6 +428,39 @@ impl Figures {
             longest_pause: self.longest_pause.max(other.longest_pause),
             starved: self.starved.max(other.starved),
         }
+    }
+
+    /// The figures as a line of a file.
+    fn line(&self) -> String {
+        format!(
+            "{} {} {} {} {} {} {} {} {}",
+            self.arrived,
+            self.refused,
+            self.not_200,
+            self.utilization,
+            self.fullest,
+            self.deviation_p50,
+            self.deviation_p99,
+            self.longest_pause,
+            self.starved
+        )
+    }
+
+    /// Reads what [`Self::line`] writes.
+    fn from_line(line: &str) -> Option<Self> {
+        let mut words = line.split(' ');
+        let figures = Self {
+            arrived: words.next()?.parse().ok()?,
+            refused: words.next()?.parse().ok()?,
+            not_200: words.next()?.parse().ok()?,
+            utilization: words.next()?.parse().ok()?,
+            fullest: words.next()?.parse().ok()?,
+            deviation_p50: words.next()?.parse().ok()?,
+            deviation_p99: words.next()?.parse().ok()?,
+            longest_pause: words.next()?.parse().ok()?,
+            starved: words.next()?.parse().ok()?,
+        };
+        words.next().is_none().then_some(figures)
     }
 
     /// Refused and utilization. Rounded down: 0.9999 is not 1.
@@ -434,6 +504,7 @@ mod tests {
             policies: Vec::new(),
             rates: vec![10, 10_000],
             conditions: Vec::new(),
+            keep: None,
             seed: 1,
         };
         let runs = planned(&args, &CONTENDERS, 60);
@@ -442,6 +513,7 @@ mod tests {
         assert_eq!(of("pacegate"), 2 * (10 * 4 + 2));
         assert_eq!(of("nginx-limit"), 2 * (5 * 2));
         assert_eq!(of("until_ready"), 2 * (7 * 2));
+        assert_eq!(of("direct"), 2 * 2);
         let keys: std::collections::BTreeSet<Key> = runs.iter().map(|run| run.key).collect();
         assert_eq!(keys.len(), runs.len(), "each is measured once");
     }
@@ -452,6 +524,7 @@ mod tests {
             policies: Vec::new(),
             rates: vec![10, 100, 1000, 10_000],
             conditions: Vec::new(),
+            keep: None,
             seed: 1,
         };
         let runs = planned(&args, &CONTENDERS, 60);
@@ -461,10 +534,10 @@ mod tests {
             assert!(group.iter().all(|run| run.key.rate == rate));
             sizes.entry(rate).or_default().push(group.len());
         }
-        assert_eq!(sizes[&10], [64, 2]);
+        assert_eq!(sizes[&10], [64, 4]);
         assert_eq!(sizes[&100][..10], [6; 10]);
-        assert_eq!(sizes[&1000], [1; 66]);
-        assert_eq!(sizes[&10_000], [1; 66]);
+        assert_eq!(sizes[&1000], [1; 68]);
+        assert_eq!(sizes[&10_000], [1; 68]);
         assert_eq!(
             at_a_time(&[10, 100, 1000]),
             "10/s 64 at a time, 100/s 6 at a time, 1000/s alone"

@@ -81,7 +81,7 @@ impl Scenario {
                 "leaky: leaks N/s, depth 1, so no gap below 1/N s; set to `{ rate = \"N/s\", bucket = 1 }`; a start must wait for the answer before it, so that with jitter nobody can use more than 1/(1 + N/40)"
             }
             Self::Concurrency => {
-                "concurrency: C at once, each taking C/N s (40 ms; 400 ms at 10/s); set to `max_in_flight = C`"
+                "concurrency: C at once, each taking C/N s (40 ms; 400 ms at 10/s; and what the upstream's timers and core add); set to `max_in_flight = C`"
             }
             Self::Several => {
                 "several: N in any second, 2N in any 3 s (rated by these), N/20 (at least 2) at once, each taking 5 ms; all of them set"
@@ -131,7 +131,11 @@ impl Scenario {
                 let at_once = IN_FLIGHT + self.on_the_way(rate);
                 Some(contender.paced(pace).in_flight(at_once))
             }
-            (_, Self::Concurrency | Self::Several | Self::SlidingNear | Self::SlidingSlow) => None,
+            (Program::Direct, Self::Concurrency) => Some(contender),
+            (Program::Direct | Program::Haproxy, _)
+            | (_, Self::Concurrency | Self::Several | Self::SlidingNear | Self::SlidingSlow) => {
+                None
+            }
             // nginx knows even spacing only: the other form would be the same again.
             (Program::Nginx, Self::FixedEven | Self::SlidingEven) => None,
             (Program::Nginx, _) => Some(contender.paced(pace)),
@@ -144,7 +148,6 @@ impl Scenario {
                 };
                 Some(contender.paced(pace).in_flight(64 + on_the_way))
             }
-            (Program::Direct | Program::Haproxy, _) => None,
         }
     }
 
@@ -162,15 +165,13 @@ impl Scenario {
     }
 
     /// What a peer can do at best if requests are on their way for `delay` on average. A concurrency limit is as good as a window as
-    /// long as its calls take, and the way there takes up a place too.
-    pub(crate) fn ideal(self, rate: u32, delay: Duration, evenly: bool) -> Pace {
+    /// long as its calls take, which is `work` there on average, and the way there takes up a place too.
+    pub(crate) fn ideal(self, rate: u32, delay: Duration, work: Duration, evenly: bool) -> Pace {
         match self {
-            Self::Concurrency => {
-                let mut pace =
-                    Pace::window_of_millis(self.at_once(rate), u64::from(self.work_ms(rate)));
-                pace.period += delay;
-                pace
-            }
+            Self::Concurrency => Pace {
+                period: delay + work,
+                ..Pace::window(self.at_once(rate), 1)
+            },
             Self::Several => long(rate),
             Self::Fixed | Self::Sliding if evenly => Pace::even(rate),
             Self::Leaky => Pace::even(rate),
@@ -212,8 +213,12 @@ impl Scenario {
         }
     }
 
-    /// Callers that keep it saturated: they could send more than twice as much as is allowed, and some always wait.
-    pub(crate) fn callers(self, rate: u32, condition: Condition) -> u32 {
+    /// Callers that keep it saturated: they could send more than twice as much as is allowed, and some always wait. Where nothing
+    /// would hold them back, so many as are allowed at once.
+    pub(crate) fn callers(self, program: Program, rate: u32, condition: Condition) -> u32 {
+        if program == Program::Direct {
+            return self.at_once(rate);
+        }
         let waiting = (rate * 2).clamp(64, 512);
         let on_the_way = match (self, condition) {
             (_, Condition::Jitter) => rate / 20,
@@ -294,7 +299,10 @@ mod tests {
                 assert!(peer.is_some(), "{scenario:?}");
                 let policy = scenario.policy(rate);
                 assert_eq!(policy.to_string().parse::<Policy>(), Ok(policy));
-                let ideal = scenario.ideal(rate, Duration::ZERO, false).per_second();
+                let work = Duration::from_millis(u64::from(scenario.work_ms(rate)));
+                let ideal = scenario
+                    .ideal(rate, Duration::ZERO, work, false)
+                    .per_second();
                 let share = ideal / f64::from(rate);
                 let expected = if *scenario == Scenario::Several {
                     2.0 / 3.0
