@@ -124,6 +124,8 @@ pub struct State {
 /// What counts as spent when nobody knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
+    /// Nothing in a folder that is new, everything in any other.
+    Auto,
     /// Everything, just now.
     Spent,
     /// Nothing.

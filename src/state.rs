@@ -5,9 +5,9 @@
 //! as long as that runs, and holds what goes into the hashes of keys. Each lane
 //! has a [`Journal`] there, which hands out the [`Past`] of earlier runs.
 //!
-//! In a folder that is new nothing was ever spent. In any other a lane without a
-//! journal, or with a damaged one, has spent what `state.missing` says: it may
-//! have had another name.
+//! A lane without a journal, or with a damaged one, has spent what `state.missing`
+//! says. If that leaves it to us, nothing in a folder that is new, where nothing was
+//! ever spent, and everything in any other: the lane may have had another name.
 //!
 //! No task runs here; the lane calls on its cores, the daemon once a second and
 //! at the end of a stop.
@@ -145,13 +145,20 @@ impl State {
             lane: settings.name.clone(),
             seed: self.seed[0] ^ self.seed[1],
         };
-        let missing = match folder.new {
-            true => config::Missing::Fresh,
-            false => folder.missing,
-        };
-        Journal::open(files, settings, missing, clock, folder.boot)
+        Journal::open(files, settings, folder.is_fresh(), clock, folder.boot)
             .map(Some)
             .map_err(|error| StateError::new(&folder.path, error))
+    }
+}
+
+impl Folder {
+    /// Whether a lane of which nothing is known has spent nothing, not everything.
+    fn is_fresh(&self) -> bool {
+        match self.missing {
+            config::Missing::Auto => self.new,
+            config::Missing::Spent => false,
+            config::Missing::Fresh => true,
+        }
     }
 }
 

@@ -158,7 +158,11 @@ fn log(written: &file::Log, report: &mut Report<'_>) -> Option<Log> {
 
 /// `None` only when something was reported.
 fn state(written: &file::State, places: &Places, report: &mut Report<'_>) -> Option<State> {
-    let variants = [("spent", Missing::Spent), ("fresh", Missing::Fresh)];
+    let variants = [
+        ("auto", Missing::Auto),
+        ("spent", Missing::Spent),
+        ("fresh", Missing::Fresh),
+    ];
     let given = || {
         // Several are separated by colons.
         let folders = std::env::split_paths(places.state.as_ref()?).next();

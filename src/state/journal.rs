@@ -77,8 +77,8 @@ struct Tending {
 }
 
 impl Journal {
-    /// The journal of a lane with `settings` and what was spent before; `None`
-    /// for that if it is not known.
+    /// The journal of a lane with `settings` and what was spent before; if that is
+    /// not known, nothing where the lane is to begin `fresh`, else everything.
     ///
     /// # Errors
     ///
@@ -86,15 +86,15 @@ impl Journal {
     pub(super) fn open(
         files: Files,
         settings: &config::Upstream,
-        missing: config::Missing,
+        fresh: bool,
         clock: Clock,
         boot: Option<u64>,
     ) -> io::Result<(Self, Past)> {
         let mut past = match files.read(u64::MAX)? {
             Found::Past(past) => past,
-            found => unknown(&files, &found, missing, clock),
+            found => unknown(&files, &found, fresh, clock),
         };
-        if missing == config::Missing::Fresh {
+        if fresh {
             past.lost = None;
         }
         let (reach, kinds) = (reach(settings), kinds(settings));
@@ -171,7 +171,12 @@ impl Journal {
         if self.book().file.is_none() {
             match self.begin_anew(&tending, now) {
                 Ok(()) => tracing::info!(upstream = self.files.lane, "spent turns are kept again"),
-                Err(error) => tracing::debug!(%error, "spent turns still cannot be kept"),
+                Err(error) => {
+                    // However far it came: nobody must rely on that.
+                    let left = self.give_up(&mut self.book());
+                    let invalid = left.is_none();
+                    tracing::debug!(%error, invalid, "spent turns still cannot be kept");
+                }
             }
             return;
         }
@@ -239,7 +244,7 @@ impl Journal {
             return Err(io::ErrorKind::InvalidData.into());
         };
         past.thin(now, tending.reach);
-        self.files.replace(&past, full)
+        self.replace(&past, full)
     }
 
     /// After an error: what was spent until `now` is not known, from then on it is.
@@ -248,7 +253,6 @@ impl Journal {
         let mut past = Past::lost(now.read());
         past.set_kinds(tending.kinds.clone());
         past.reading = now.reading(self.boot);
-        self.files.replace(&past, tending.number - 1)?;
         let (file, length) = self
             .files
             .begin(tending.number, &tending.kinds, past.reading)?;
@@ -256,16 +260,30 @@ impl Journal {
         book.file = Some(file);
         book.length = length;
         book.clock = now;
-        // What started meanwhile is in none of the files.
+        // What started or was reserved meanwhile is in none of the files.
+        book.reserved = Reserved::default();
         let at = now.wall(Instant::now());
-        book.write(&Record::Lost(at))
+        book.write(&Record::Lost(at))?;
+        drop(book);
+        // Only now, when turns are written down: this is what makes a file count.
+        self.replace(&past, tending.number - 1)
+    }
+
+    /// Makes `past` stand for all files up to `number`, if turns are still kept.
+    pub(super) fn replace(&self, past: &Past, number: u64) -> io::Result<()> {
+        self.files.replace(past, number)?;
+        // A write that failed on a core since `past` was read had all files
+        // forgotten; this one came later, and does not know what starts since.
+        let book = self.book();
+        match book.file {
+            Some(_) => Ok(()),
+            None => self.files.forget(),
+        }
     }
 
     /// The journal cannot be kept: nobody must rely on it.
     fn fail(&self, book: &mut Book, error: &io::Error) {
-        book.file = None;
-        book.reserved = Reserved::default();
-        let left = self.files.forget().err();
+        let left = self.give_up(book);
         tracing::error!(
             upstream = self.files.lane,
             folder = %self.files.folder.display(),
@@ -273,6 +291,13 @@ impl Journal {
             invalid = left.is_none(),
             "spent turns cannot be kept: a restart would begin as if the state were missing"
         );
+    }
+
+    /// Nothing is written from now on, nor is anything left that was; or else why.
+    fn give_up(&self, book: &mut Book) -> Option<io::Error> {
+        book.file = None;
+        book.reserved = Reserved::default();
+        self.files.forget().err()
     }
 
     /// From now on writing fails.
@@ -349,17 +374,16 @@ impl Book {
 }
 
 /// What a lane starts with whose past is not known.
-fn unknown(files: &Files, found: &Found, missing: config::Missing, clock: Clock) -> Past {
+fn unknown(files: &Files, found: &Found, fresh: bool, clock: Clock) -> Past {
     let upstream = &files.lane;
     if let Found::Damaged(path) = found {
         tracing::warn!(upstream, path = %path.display(), "the state is damaged");
     }
-    match missing {
-        config::Missing::Spent => Past::lost(clock.read()),
-        config::Missing::Fresh => {
-            tracing::info!(upstream, "no state: nothing counts as spent");
-            Past::default()
-        }
+    if fresh {
+        tracing::info!(upstream, "no state: nothing counts as spent");
+        Past::default()
+    } else {
+        Past::lost(clock.read())
     }
 }
 

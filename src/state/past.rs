@@ -20,8 +20,12 @@ use crate::pacing::{Charge, Limits};
 /// age; more of it when there are too many.
 const FINE: u64 = 1024;
 
-/// The most entries a past should have.
+/// The most entries a past has when it was thinned out, and the most pauses.
 const MANY: usize = 65_536;
+
+/// The key of those that are not told apart. In a scope of `pacing` what they spent
+/// counts for each key that is told apart after it, and for those that never are.
+const UNKNOWN: u64 = 0;
 
 /// What was spent.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -94,7 +98,7 @@ impl Past {
         }));
     }
 
-    /// A key of a kind that was not there before is unknown: 0.
+    /// A key of a kind that was not there before is [`UNKNOWN`].
     pub(super) fn set_kinds(&mut self, kinds: Vec<u64>) {
         if kinds == self.kinds {
             return;
@@ -109,7 +113,7 @@ impl Past {
             let old = charge.keys();
             let keys = places.iter();
             let keys = keys.map(|place| place.and_then(|place| old.get(place).copied()));
-            let keys: Box<[u64]> = keys.map(Option::unwrap_or_default).collect();
+            let keys: Box<[u64]> = keys.map(|key| key.unwrap_or(UNKNOWN)).collect();
             charge.keys = Some(keys).filter(|keys| !keys.is_empty());
         }
         self.kinds = kinds;
@@ -144,7 +148,8 @@ impl Past {
 
     /// Makes it what a new journal starts with: the reservation counts as used,
     /// nothing is later than `now` allows, what no limit can ask for any more is
-    /// gone, and what is old is told less exactly.
+    /// gone, and what is old is told less exactly. It has [`MANY`] entries at most,
+    /// and as many pauses.
     pub(super) fn thin(&mut self, now: u64, reach: Duration) {
         if let Some(last) = self.reserved.take() {
             self.add(last.until, last.turns);
@@ -161,23 +166,63 @@ impl Past {
             paused.until = paused.until.saturating_sub(early);
         }
         self.paused.retain(|paused| paused.until > now);
-        // The last to end stands for all of the same charge.
-        self.paused.sort_by_key(|paused| Reverse(paused.until));
-        let mut known = HashSet::new();
-        self.paused
-            .retain(|paused| known.insert(paused.charge.clone()));
         self.lost = self.lost.map(|at| at.min(latest));
         self.lost = self.lost.filter(|at| *at > oldest);
         self.spent.retain(|spent| spent.at > oldest);
         self.spent.sort_by_key(|spent| spent.at);
+        self.thin_paused();
+        self.thin_spent(now);
+    }
+
+    /// Leaves one pause for each charge, and [`MANY`] at most.
+    fn thin_paused(&mut self) {
+        // The last to end stands for all of the same charge.
+        self.paused.sort_by_key(|paused| Reverse(paused.until));
+        unite(&mut self.paused);
+        if self.paused.len() <= MANY {
+            return;
+        }
+        // The longest of the others is for whoever is not known. So that this holds
+        // for all whose pause it was, nothing must make these known: not what they
+        // spent before, which counts for them all the same, and while they are
+        // paused they spend nothing. Who has a longer pause as well keeps that.
+        let mut unknown: HashSet<(usize, u64)> = HashSet::new();
+        for paused in &mut self.paused[MANY / 2..] {
+            unknown.extend(paused.charge.keys().iter().copied().enumerate());
+            forget_keys(&mut paused.charge);
+        }
+        unite(&mut self.paused);
+        let spent = self.spent.iter_mut();
+        for keys in spent.filter_map(|spent| spent.charge.keys.as_mut()) {
+            for (kind, key) in keys.iter_mut().enumerate() {
+                if unknown.contains(&(kind, *key)) {
+                    *key = UNKNOWN;
+                }
+            }
+        }
+    }
+
+    /// Merges what was spent, in the order of time, into [`MANY`] entries at most.
+    fn thin_spent(&mut self, now: u64) {
         let mut fine = FINE;
-        loop {
+        while fine > 0 {
             merge(&mut self.spent, now, fine);
-            if self.spent.len() <= MANY || fine == 1 {
+            if self.spent.len() <= MANY {
                 return;
             }
             fine /= 2;
         }
+        // They differ too much. The oldest come before all that keep their keys, so
+        // without theirs they count for each of these, and for all others; and a
+        // higher cost never lets more start. What is left of them is few: one entry
+        // for each power of two of cost and of age.
+        let oldest = self.spent.len() - MANY / 2;
+        for spent in &mut self.spent[..oldest] {
+            let cost = spent.charge.cost.checked_next_power_of_two();
+            spent.charge.cost = cost.unwrap_or(NonZeroU32::MAX);
+            forget_keys(&mut spent.charge);
+        }
+        merge(&mut self.spent, now, 1);
     }
 
     /// The first file of a journal with this past, in place of all up to `number`.
@@ -223,26 +268,148 @@ impl Past {
     }
 }
 
+/// The entry that the next request with the same charge may join.
+#[derive(Debug)]
+struct Last {
+    place: usize,
+    /// The time of its first request.
+    first: u64,
+    /// The number of its last request, in the order of time.
+    number: usize,
+}
+
 /// Merges requests that are alike and lie close together, for their age.
+///
+/// One whose key is not known stays before the next whose is: to that it counts,
+/// and later it would not any more.
 fn merge(all: &mut Vec<Spent>, now: u64, fine: u64) {
-    // For each charge the place of its last entry and the time of its first.
-    let mut last: HashMap<Charge, (usize, u64)> = HashMap::new();
+    let mut last: HashMap<Charge, Last> = HashMap::new();
     let mut merged: Vec<Spent> = Vec::with_capacity(all.len());
-    for spent in all.drain(..) {
+    // For each kind of key the number of the last request whose key is known.
+    let mut known: Vec<usize> = Vec::new();
+    for (number, spent) in all.drain(..).enumerate() {
+        let keys = spent.charge.keys();
+        known.resize(known.len().max(keys.len()), 0);
+        let kinds = known.iter_mut().zip(keys);
+        for (known, _) in kinds.filter(|(_, key)| **key != UNKNOWN) {
+            *known = number;
+        }
         let room = now.saturating_sub(spent.at) / fine;
-        if let Some((place, first)) = last.get(&spent.charge) {
-            let entry = &mut merged[*place];
+        if let Some(last) = last.get_mut(&spent.charge) {
+            let entry = &mut merged[last.place];
             let times = entry.times.checked_add(spent.times.get());
-            if let Some(times) = times.filter(|_| spent.at - first <= room) {
+            let stays = known.iter().enumerate().any(|(kind, known)| {
+                let key = keys.get(kind).copied().unwrap_or(UNKNOWN);
+                key == UNKNOWN && *known > last.number
+            });
+            let near = spent.at - last.first <= room;
+            if let Some(times) = times.filter(|_| near && !stays) {
                 entry.times = times;
                 entry.at = spent.at;
+                last.number = number;
                 continue;
             }
         }
-        let known = (merged.len(), spent.at);
-        last.insert(spent.charge.clone(), known);
+        let entry = Last {
+            place: merged.len(),
+            first: spent.at,
+            number,
+        };
+        last.insert(spent.charge.clone(), entry);
         merged.push(spent);
     }
     merged.sort_by_key(|spent| spent.at);
     *all = merged;
+}
+
+/// Of the pauses for the same charge only the first is left.
+fn unite(all: &mut Vec<Paused>) {
+    let mut known = HashSet::new();
+    all.retain(|paused| known.insert(paused.charge.clone()));
+}
+
+/// From now on it is not known whose it was.
+fn forget_keys(charge: &mut Charge) {
+    if let Some(keys) = &mut charge.keys {
+        keys.fill(UNKNOWN);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: u64 = 3_600_000_000_000;
+
+    fn spent(at: u64, times: u32, cost: u32, key: u64) -> Spent {
+        let [times, cost] = [times, cost].map(|number| NonZeroU32::new(number).unwrap());
+        let charge = Charge::new(cost, [key].into(), 0);
+        Spent { at, times, charge }
+    }
+
+    /// How many turns there were after `since`, and their costs.
+    fn turns(past: &Past, since: u64) -> [u64; 2] {
+        let mut turns = [0; 2];
+        for spent in past.spent.iter().filter(|spent| spent.at > since) {
+            let times = u64::from(spent.times.get());
+            turns[0] += times;
+            turns[1] += times * u64::from(spent.charge.cost.get());
+        }
+        turns
+    }
+
+    /// Entries of different keys never merged, and the file grew with each of them.
+    #[test]
+    fn of_too_many_keys_the_oldest_are_told_apart_no_longer_and_no_turn_is_lost() {
+        let many = MANY as u32 + 1000;
+        let step = HOUR / u64::from(many);
+        let of = |nth: u32| {
+            let at = HOUR + u64::from(nth) * step;
+            spent(at, nth % 3 + 1, nth % 50 + 1, nth.into())
+        };
+        let mut past = Past::default();
+        past.spent.extend((1..=many).map(of));
+        let before = past.clone();
+        past.thin(HOUR * 2, Duration::from_nanos(HOUR));
+        let after = &past.spent;
+        assert!(after.len() <= MANY, "{}", after.len());
+        assert_eq!(turns(&past, 0)[0], turns(&before, 0)[0]);
+        for since in (0..20).map(|nth| HOUR + HOUR / 20 * nth) {
+            let [before, after] = [&before, &past].map(|past| turns(past, since));
+            assert!(after[0] >= before[0] && after[1] >= before[1], "{since}");
+        }
+        let kept = &before.spent[before.spent.len() - MANY / 2..];
+        let (unknown, known) = after.split_at(after.len() - kept.len());
+        assert!(known == kept);
+        assert!(unknown.iter().all(|spent| spent.charge.keys() == [UNKNOWN]));
+        assert!(unknown.last().unwrap().at <= known[0].at);
+    }
+
+    #[test]
+    fn of_too_many_pauses_the_shortest_are_for_whoever_is_not_known() {
+        let (now, many) = (HOUR, MANY as u64 + 2);
+        let mut past = Past::default();
+        past.paused.extend((1..=many).map(|key| Paused {
+            at: now,
+            until: now + key,
+            charge: Charge::new(NonZeroU32::MIN, [key].into(), 0),
+        }));
+        past.spent = vec![spent(now, 1, 1, 1), spent(now, 1, 1, many)];
+        past.thin(now, Duration::from_nanos(HOUR));
+        assert_eq!(past.paused.len(), MANY / 2 + 1);
+        let last = past.paused.last().unwrap();
+        assert_eq!(last.charge.keys(), [UNKNOWN]);
+        assert_eq!(last.until, now + many - MANY as u64 / 2);
+        // Who has only that pause is not known by what it spent either.
+        assert!(past.spent == [spent(now, 1, 1, UNKNOWN), spent(now, 1, 1, many)]);
+    }
+
+    #[test]
+    fn what_was_spent_by_nobody_knows_whom_stays_before_the_keys_that_follow() {
+        let of = |at, times, key| spent(at, times, 1, key);
+        let mut all = vec![of(10, 1, 0), of(11, 1, 0), of(12, 1, 7), of(13, 1, 0)];
+        all.extend([of(14, 1, 7), of(15, 1, 7)]);
+        merge(&mut all, 1000, 1);
+        assert_eq!(all, [of(11, 2, 0), of(13, 1, 0), of(15, 3, 7)]);
+    }
 }

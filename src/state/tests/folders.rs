@@ -27,6 +27,16 @@ fn in_a_new_folder_nothing_counts_as_spent() {
 }
 
 #[test]
+fn in_a_new_folder_too_everything_counts_as_spent_if_the_settings_say_so() {
+    let world = World::new();
+    let settings = upstream("\"2/min\"");
+    let mut run = world.run_as(&settings, Missing::Spent);
+    assert_eq!(run.limits.gauges(world.now, None)[0].left, 0);
+    let wait = world.wait(&mut run);
+    assert!(wait >= SECOND * 60 && wait < SECOND * 61, "{wait:?}");
+}
+
+#[test]
 fn in_a_folder_that_holds_anything_a_lane_without_a_journal_has_spent_everything() {
     let settings = upstream("\"2/min\"");
     let left = |world: &World, state| {
@@ -35,13 +45,13 @@ fn in_a_folder_that_holds_anything_a_lane_without_a_journal_has_spent_everything
     };
     // It may have been called otherwise.
     let world = World::used();
-    assert_eq!(left(&world, world.state(Missing::Spent)), 0);
+    assert_eq!(left(&world, world.state(Missing::Auto)), 0);
     let world = World::new();
     fs::write(world.path("a.draft"), "").unwrap();
-    assert_eq!(left(&world, world.state(Missing::Spent)), 0);
+    assert_eq!(left(&world, world.state(Missing::Auto)), 0);
     // And renamed while the program runs that began in the new folder.
     let world = World::new();
-    let mut state = world.state(Missing::Spent);
+    let mut state = world.state(Missing::Auto);
     state.has_begun();
     assert_eq!(left(&world, state), 0);
 }
