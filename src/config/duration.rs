@@ -121,9 +121,8 @@ fn plural(name: &str) -> Option<Duration> {
 }
 
 fn suggest(text: &str) -> Option<String> {
-    let text = text.trim();
-    let (digits, name) = split_digits(text);
-    let lower = text.to_lowercase();
+    let lower = text.trim().to_lowercase();
+    let (digits, name) = split_digits(&lower);
     if digits.is_empty() {
         return None;
     }
@@ -133,7 +132,29 @@ fn suggest(text: &str) -> Option<String> {
     if read(&lower).is_some() {
         return Some(lower);
     }
-    nearest_unit(name.trim()).map(|unit| format!("{digits}{unit}"))
+    if matches!(name.trim(), "w" | "week" | "weeks") {
+        let days = digits.parse::<u64>().ok()?.checked_mul(7)?;
+        return Some(format!("{days}d"));
+    }
+    let exact = without_fraction(digits, name);
+    exact.or_else(|| nearest_unit(name.trim()).map(|unit| format!("{digits}{unit}")))
+}
+
+/// `1.5s` as `1500ms`: the same time in whole numbers; `rest` begins with the point.
+fn without_fraction(whole: &str, rest: &str) -> Option<String> {
+    let (fraction, name) = split_digits(rest.strip_prefix('.')?);
+    let name = name.trim();
+    let time = unit(name).or_else(|| plural(name))?;
+    let scale = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+    let count: u128 = format!("{whole}{fraction}").parse().ok()?;
+    let scaled = count.checked_mul(time.as_millis())?;
+    let is_whole = scaled > 0 && scaled.is_multiple_of(scale);
+    let milliseconds = is_whole.then(|| scaled / scale)?;
+    ["d", "h", "min", "s", "ms"].into_iter().find_map(|name| {
+        let unit = unit(name)?.as_millis();
+        let is_exact = milliseconds.is_multiple_of(unit);
+        is_exact.then(|| format!("{}{name}", milliseconds / unit))
+    })
 }
 
 #[cfg(test)]
@@ -178,7 +199,11 @@ mod tests {
             ("30S", Some("30s")),
             ("5mim", Some("5min")),
             ("soon", None),
-            ("1.5s", None),
+            ("1.5s", Some("1500ms")),
+            ("1.5 Hours", Some("90min")),
+            ("0.0s", None),
+            ("0.0001s", None),
+            ("1week", Some("7d")),
             ("-5s", None),
             ("", None),
         ] {

@@ -9,7 +9,8 @@ use super::fault::{Fault, nearest, quote};
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-const EXPECTED: &str = "a level such as `info`, or `PART=LEVEL` such as `pacegate=debug`";
+const EXPECTED: &str =
+    "`off`, `error`, `warn`, `info`, `debug` or `trace`, or `PART=LEVEL` such as `pacegate=debug`";
 
 /// Checks the filter that the command line or the environment gives.
 ///
@@ -44,15 +45,9 @@ fn one(text: &str, entry: &str) -> Result<(), Fault> {
         return Err(Fault::new(fault));
     }
     let Some((part, level)) = entry.split_once('=') else {
-        let near = nearest(entry.trim(), LEVELS);
         return match is_level(entry) {
             true => Ok(()),
-            false if near.is_some() => Err(wrong("is not a level", EXPECTED).meant(near)),
-            false if is_part(entry) => {
-                let meant = Some(format!("{entry}=debug"));
-                Err(wrong("is not a level", EXPECTED).meant(meant))
-            }
-            false => Err(wrong("is not a level", EXPECTED)),
+            false => Err(wrong("is not a level", EXPECTED).meant(suggest(entry.trim()))),
         };
     };
     if !is_part(part) {
@@ -68,6 +63,19 @@ fn one(text: &str, entry: &str) -> Result<(), Fault> {
         return Err(wrong("has no level behind `=`", &levels).meant(near));
     }
     Ok(())
+}
+
+/// What was probably meant by a word that is no level. One that names no part for
+/// certain stands for a level: as a part it would log nothing of ours.
+fn suggest(word: &str) -> Option<String> {
+    if let Some(level) = nearest(word, LEVELS) {
+        return Some(level.to_owned());
+    }
+    let names_part = word == "pacegate" || word.contains("::");
+    is_part(word).then(|| match names_part {
+        true => format!("{word}=debug"),
+        false => "debug".to_owned(),
+    })
 }
 
 /// Whether `text` may be the path of a module.
@@ -98,12 +106,16 @@ mod tests {
         for (bad, hint) in [
             ("inof", Some("info")),
             ("info, debug", Some("debug")),
-            ("blah", Some("blah=debug")),
+            ("blah", Some("debug")),
+            ("verbose", Some("debug")),
+            ("so much", None),
+            ("pacegate", Some("pacegate=debug")),
+            ("warn,hyper::proto", Some("hyper::proto=debug")),
             ("pacegate=", None),
             ("pacegate=debgu", Some("pacegate=debug")),
             ("pacegate=a=info", Some("pacegate=info")),
             ("=info", None),
-            ("foo,,=", Some("foo=debug")),
+            ("foo,,=", Some("debug")),
             ("info,", None),
         ] {
             let fault = parse(bad).unwrap_err();
@@ -111,5 +123,9 @@ mod tests {
             assert_eq!(fault.hint, hint, "{bad}");
         }
         assert!(parse(" ").is_err());
+        let fault = parse("verbose").unwrap_err();
+        for level in LEVELS {
+            assert!(fault.text.contains(&format!("`{level}`")), "{fault}");
+        }
     }
 }

@@ -78,12 +78,18 @@ fn suggest(text: &str) -> Option<String> {
         Some((kind, name)) => (kind, name.trim()),
         None => (text, ""),
     };
+    // What others call them.
+    let kind = match kind {
+        "ip" => "address",
+        "path" => "segment",
+        kind => kind,
+    };
     let kinds = ["header", "cookie", "address", "segment"];
     let near = kinds.into_iter().find(|known| *known == kind);
     let near = near.or_else(|| nearest(kind, kinds))?;
     Some(match (near, name) {
         ("address", _) => near.to_owned(),
-        ("segment", "") => "segment:1".to_owned(),
+        ("segment", number) if segment(number).is_err() => "segment:1".to_owned(),
         ("header", "") => "header:authorization".to_owned(),
         (_, "") => "cookie:sid".to_owned(),
         (_, name) => format!("{near}:{name}"),
@@ -128,6 +134,9 @@ mod tests {
             ("header=x-key", "header:x-key"),
             ("adress", "address"),
             ("segement:2", "segment:2"),
+            ("ip", "address"),
+            ("path:2", "segment:2"),
+            ("path:/v1", "segment:1"),
         ] {
             let hint = read(given).unwrap_err().hint.unwrap();
             assert_eq!(hint, format!("did you mean `{meant}`?"));

@@ -119,7 +119,7 @@ async fn a_log_filter_that_would_silence_everything_is_a_mistake() {
     let (_folder, file) = settings("listen = \"127.0.0.1:0\"\n[upstream.a]\nurl = \"http://a\"\n");
     for (filter, part) in [
         ("inof", "did you mean `info`?"),
-        ("blah", "did you mean `blah=debug`?"),
+        ("blah", "did you mean `debug`?"),
         ("foo=info,,=", "has an empty entry"),
     ] {
         for command in ["check", "run"] {

@@ -48,11 +48,12 @@ pub(super) fn one(
         let text = "`first` is longer than `longest`, expected at most as long";
         report.add(at.span(), Fault::new(text));
     }
+    let keyed = choice(written.per.as_ref(), &SCOPES, report);
     Some(Cooldown {
         signals: signals?,
         first,
         longest,
-        keyed: choice(written.per.as_ref(), &SCOPES, report)?,
+        keyed: keyed?,
     })
 }
 
@@ -70,6 +71,15 @@ fn signal(
     entry: &Spanned<file::Signal>,
     report: &mut Report<'_>,
 ) -> Option<Signal> {
+    // `Some(None)` when absent, `None` when wrong.
+    let header = match &table.header {
+        None => Some(None),
+        Some(name) => report.check(name.span(), field(name.get_ref())).map(Some),
+    };
+    let body = match &table.body {
+        None => Some(None),
+        Some(text) => report.check(text.span(), body(text.get_ref())).map(Some),
+    };
     let Some(file::Status(status)) = table.status else {
         let path = format!("{}.status", report.tree().path(&entry.span()));
         let fault = Fault::new("is missing, expected a status such as `429`");
@@ -88,19 +98,11 @@ fn signal(
         report.add(equals.span(), fault);
         return None;
     }
-    let header = match &table.header {
-        Some(name) => Some(report.check(name.span(), field(name.get_ref()))?),
-        None => None,
-    };
-    let body = match &table.body {
-        Some(text) => Some(report.check(text.span(), body(text.get_ref()))?),
-        None => None,
-    };
     Some(Signal {
         status,
-        header,
+        header: header?,
         equals: table.equals.as_ref().map(|text| text.get_ref().clone()),
-        body,
+        body: body?,
     })
 }
 

@@ -1,4 +1,7 @@
-//! Texts at random: whatever stands in a file, every parser ends with a value or
+//! What is wrong with a whole file: all of it at once, and slips that many make with
+//! what to write instead.
+//!
+//! Then texts at random: whatever stands in a file, every parser ends with a value or
 //! with what is wrong, and what it accepts it prints so that it reads it again.
 
 use std::time::Duration;
@@ -12,6 +15,75 @@ use crate::config::{Config, Listen, per, rate, size};
 use crate::fuzz::{self, Random};
 
 const GOOD: &str = include_str!("../../../proxy.toml");
+
+/// Each of the last four was only told once those before it were right.
+#[test]
+fn one_fault_hides_no_other() {
+    let text = r#"
+listen = "127.0.0.1:8080"
+[upstream.a]
+url = "a b"
+match = { prefix = "/" }
+dialect = "githup"
+max_in_flight = 4
+forwarded = "strips"
+queue = { when_full = "wiat" }
+connection = { warm = 5 }
+cooldown = { per = "keys", signals = [{ header = "a b", body = "" }] }
+"#;
+    let problems = Config::parse("proxy.toml", text).unwrap_err();
+    let said = problems.to_string();
+    let paths = [
+        "url",
+        "match.prefix",
+        "dialect",
+        "forwarded",
+        "queue.when_full",
+        "cooldown.signals[0].status",
+        "cooldown.signals[0].header",
+        "cooldown.signals[0].body",
+        "cooldown.per",
+        "connection.warm",
+    ];
+    for path in paths {
+        assert!(said.contains(&format!(" upstream.a.{path}: ")), "{said}");
+    }
+    assert_eq!(problems.len(), paths.len(), "{said}");
+}
+
+#[test]
+fn common_slips_are_told_what_to_write() {
+    let say = |slip: &str| {
+        let before = "listen = \"127.0.0.1:8080\"\nupstream.a.url = \"http://a\"\n";
+        let problems = Config::parse("proxy.toml", &format!("{before}{slip}\n")).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems}");
+        problems.to_string()
+    };
+    for (slip, hint) in [
+        ("admin = false", "did you mean \"off\"?"),
+        ("state.dir = false", "did you mean \"off\"?"),
+        ("log.level = \"debug\"", "write `filter`"),
+        ("upstream.a.guard = 100", "did you mean \"100ms\"?"),
+        ("upstream.a.cooldown.signals = 429", "did you mean [429]?"),
+        (
+            "upstream.a.timeouts = { total = false }",
+            "did you mean \"off\"?",
+        ),
+        (
+            "upstream.a.rate = \"5/s\"",
+            "write limits = [\"10/s\"], with your rate in it",
+        ),
+        (
+            "upstream.a.retries = 3",
+            "write `retry.attempts`, which counts the first try as well",
+        ),
+    ] {
+        let said = say(slip);
+        assert!(said.ends_with(&format!("\nhint: {hint}")), "{said}");
+    }
+    let said = say("upstream.a.limits = [-5]");
+    assert!(said.contains(" `-5` is negative, expected "), "{said}");
+}
 
 /// Fails if the words for what is wrong cannot be shown, or what they suggest is
 /// not even of the right form.
@@ -32,6 +104,7 @@ fn explained<T>(fault: &Fault, parse: impl Fn(&str) -> Result<T, Fault>) {
 fn fuzz_durations() {
     let pieces = [
         "1", "30", "0", "ms", "s", "min", "h", "d", "day", "seconds", " ", "m", "off", "auto",
+        "week", ".",
     ];
     fuzz::run(20_000, |random| {
         let text = random.text(&pieces);
@@ -144,14 +217,7 @@ fn fuzz_urls_and_hosts() {
             }
             Err(fault) => {
                 assert!(!fault.text.contains("secret@"), "{fault:?}");
-                // Of a host that is wrong only the host is suggested.
-                let parse = |text: &str| {
-                    url::parse(text).or_else(|fault| match host::parse(text) {
-                        Ok(host) => url::parse(&format!("http://{host}")),
-                        Err(_) => Err(fault),
-                    })
-                };
-                explained(&fault, parse);
+                explained(&fault, url::parse);
             }
         }
         for parse in [host::parse, route::request_host] {

@@ -160,6 +160,7 @@ fn one(
     let forwarded = choice(table.forwarded.as_ref(), &FORWARDED, report);
     let tls = tls::check(&table.tls, path, places, report);
     let headers = header::all(&table.headers, places, report);
+    let connection = connection(&table.connection, max_in_flight, report);
     if let (Some(written), Some(forwarded)) = (&table.limits, forwarded) {
         key::all(written, &table.headers, forwarded, report);
     }
@@ -187,7 +188,7 @@ fn one(
         forwarded: forwarded?,
         queue: queue?,
         timeouts: timeouts(&table.timeouts),
-        connection: connection(&table.connection, max_in_flight, report),
+        connection,
         tls,
         headers,
     })

@@ -3,6 +3,8 @@
 //! A path would have to be joined with the caller's, a query likewise, and
 //! userinfo is a secret; all three are refused with a way out.
 
+use std::net::Ipv6Addr;
+
 use super::host;
 use crate::config::Url;
 use crate::config::fault::{Fault, quote};
@@ -36,7 +38,11 @@ pub(super) fn parse(text: &str) -> Result<Url, Fault> {
     let (host, port) = split_port(authority)?;
     let default = if https { 443 } else { 80 };
     let port = port.map_or(Ok(default), parse_port)?;
-    let name = host::parse(host)?;
+    let before = &text[..text.len() - rest.len()];
+    let name = host::parse(host).map_err(|fault| {
+        let meant = in_brackets(authority);
+        fault.meant(meant.map(|meant| format!("{before}{meant}")))
+    })?;
     let authority = match port {
         port if port == default => name.clone(),
         port => format!("{name}:{port}"),
@@ -88,6 +94,20 @@ fn split_port(authority: &str) -> Result<(&str, Option<&str>), Fault> {
             Ok((host, port.get(1..)))
         }
         None => Ok((authority, None)),
+    }
+}
+
+/// Host and port as they were probably meant by an IPv6 address without brackets.
+/// A single digit behind its last colon is rather its end than a port.
+fn in_brackets(authority: &str) -> Option<String> {
+    let is_address = |text: &str| text.parse::<Ipv6Addr>().is_ok();
+    match authority.rsplit_once(':') {
+        Some((address, port))
+            if port.len() > 1 && is_address(address) && parse_port(port).is_ok() =>
+        {
+            Some(format!("[{address}]:{port}"))
+        }
+        _ => is_address(authority).then(|| format!("[{authority}]")),
     }
 }
 
@@ -174,6 +194,21 @@ mod tests {
             "https://a b",
         ] {
             assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn puts_an_address_into_brackets_and_leaves_its_port_outside() {
+        for (text, meant) in [
+            ("https://::1", "https://[::1]"),
+            ("http://::1:8080", "http://[::1]:8080"),
+            ("http://::1:8080/", "http://[::1]:8080"),
+            ("http://2001:db8::7", "http://[2001:db8::7]"),
+            ("http://1:2:3:4:5:6:7:8:80", "http://[1:2:3:4:5:6:7:8]:80"),
+        ] {
+            let hint = parse(text).unwrap_err().hint;
+            assert_eq!(hint, Some(format!("did you mean `{meant}`?")), "{text}");
+            assert!(parse(meant).is_ok(), "{meant}");
         }
     }
 

@@ -17,6 +17,26 @@ use crate::config::fault::quote;
 /// What stands for the name of an upstream.
 const NAME: &str = "NAME";
 
+/// What others call a setting: the table, the key that is tried, and what to do.
+const OTHER_NAMES: [(&[&str], &str, &str); 4] = [
+    (&["log"], "level", "write `filter`"),
+    (
+        &["upstream", NAME],
+        "rate",
+        "write limits = [\"10/s\"], with your rate in it",
+    ),
+    (
+        &["upstream", NAME],
+        "rate_limit",
+        "write limits = [\"10/s\"], with your rate in it",
+    ),
+    (
+        &["upstream", NAME],
+        "retries",
+        "write `retry.attempts`, which counts the first try as well",
+    ),
+];
+
 /// A table by its path, and its keys.
 type Table = (&'static [&'static str], &'static [&'static str]);
 
@@ -57,6 +77,10 @@ pub(super) fn hint(spot: &Spot<'_>) -> Option<String> {
     let tables = tables();
     if !tables.iter().any(|(path, _)| *path == here) {
         return None;
+    }
+    let mut renamed = OTHER_NAMES.iter();
+    if let Some((_, _, advice)) = renamed.find(|(path, other, _)| *path == here && *other == key) {
+        return Some((*advice).to_owned());
     }
     let others = tables.iter().filter(|(path, _)| *path != here);
     let known = others.clone().filter(|(_, keys)| keys.contains(&key));

@@ -182,13 +182,25 @@ fn wrong_type(spot: &Spot<'_>, expected: &str) -> Fault {
     if is_nameless(&spot.steps) {
         return fault.hint(NAMELESS);
     }
-    match spot.value.as_str() {
-        Some(text) if expected == "an array" => {
+    match spot.value {
+        DeValue::String(text) if expected == "an array" => {
             fault.hint(format!("did you mean [\"{}\"]?", text.escape_debug()))
         }
-        Some(text) => fault.meant(["true", "false"].contains(&text).then_some(text)),
-        None => fault,
+        DeValue::String(text) => {
+            let is_boolean = matches!(&**text, "true" | "false");
+            fault.meant(is_boolean.then_some(text))
+        }
+        DeValue::Integer(status) if expected == "an array" && spot.name() == "signals" => {
+            fault.hint(format!("did you mean [{status}]?"))
+        }
+        DeValue::Boolean(false) if takes_off(spot, expected) => fault.hint("did you mean \"off\"?"),
+        _ => fault,
     }
+}
+
+/// Whether the setting is switched off by a word.
+fn takes_off(spot: &Spot<'_>, expected: &str) -> bool {
+    expected.contains("`off`") || ["admin", "dir", "filter"].contains(&spot.name())
 }
 
 /// Whether something else stands where each upstream has its table.

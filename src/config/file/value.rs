@@ -103,8 +103,9 @@ impl Form for Guard {
         word_or_duration::<Self>(text, "auto").map(|time| time.map_or(Self::Auto, Self::Fixed))
     }
 
+    /// No request is on its way for seconds.
     fn with_unit(number: u64) -> String {
-        Duration::with_unit(number)
+        format!("{number}ms")
     }
 }
 
@@ -174,6 +175,10 @@ fn word_or_duration<T: Form>(text: &str, word: &str) -> Result<Option<Duration>,
 /// The fault of a bare number where a form with a unit is expected.
 pub(super) fn bare<T: Form>(number: impl fmt::Display) -> Fault {
     let number = number.to_string();
+    if number.starts_with('-') {
+        let text = format!("`{number}` is negative, expected {}", T::EXPECTED);
+        return Fault::new(text);
+    }
     let fault = Fault::new(format!("`{number}` has no unit, expected {}", T::EXPECTED));
     match number.parse() {
         Ok(0) | Err(_) => fault,
