@@ -6,11 +6,13 @@
 //! - `/status`: what the lanes do at this instant, for people (`status`).
 //!
 //! Runs in the daemon's own thread, apart from the callers' cores, and is the
-//! last to stop. HTTP/1.1 only.
+//! last to stop. HTTP/1.1 only. No connection lives long, so that a peer that reads
+//! nothing keeps no place for good.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -40,6 +42,12 @@ const MAX_CONNECTIONS: usize = 64;
 
 /// Longest time for a request head and for an idle connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The age at which a connection closes after the answer under way, if any.
+const MAX_AGE: Duration = Duration::from_secs(60);
+
+/// Longest time for the rest of that answer.
+const LAST_BYTES: Duration = Duration::from_secs(10);
 
 /// The pause after an error of `accept`.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -112,7 +120,13 @@ impl Admin {
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
             .serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = served.await {
+        let mut served = pin!(served);
+        let mut ended = time::timeout(MAX_AGE, served.as_mut()).await;
+        if ended.is_err() {
+            served.as_mut().graceful_shutdown();
+            ended = time::timeout(LAST_BYTES, served.as_mut()).await;
+        }
+        if let Ok(Err(error)) = ended {
             tracing::debug!(%error, "an admin connection ended");
         }
     }
@@ -173,4 +187,32 @@ fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// It held one of the few places for good.
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_reads_nothing_is_let_go() {
+        let (_reload, roster) = watch::channel(Roster::default());
+        let (_stop, draining) = watch::channel(false);
+        let admin = Arc::new(Admin {
+            roster,
+            reloads: Arc::default(),
+            unrouted: Arc::default(),
+            connections: Arc::new(Connections::new(1)),
+            draining,
+            since: Instant::now(),
+        });
+        // It holds the request, and less than the answer.
+        let (mut peer, stream) = tokio::io::duplex(64);
+        let request = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
+        peer.write_all(request).await.unwrap();
+        let served = time::timeout(MAX_AGE * 2, admin.serve(stream)).await;
+        served.unwrap();
+    }
 }

@@ -270,14 +270,17 @@ impl Rest {
         if frame.is_none() && is_reset(&self.incoming, self.version) {
             return Poll::Ready(Some(Err(UploadError::Reset)));
         }
-        if frame.is_none() || self.incoming.is_end_stream() {
-            self.progress.sent.store(true, Ordering::Relaxed);
-        }
         let frame = match frame {
-            None => return Poll::Ready(None),
+            None => {
+                self.progress.sent.store(true, Ordering::Relaxed);
+                return Poll::Ready(None);
+            }
             Some(Err(error)) => return Poll::Ready(Some(Err(UploadError::Broken(error)))),
             Some(Ok(frame)) => frame,
         };
+        if self.is_last(&frame) {
+            self.progress.sent.store(true, Ordering::Relaxed);
+        }
         let length = frame.data_ref().map_or(0, Bytes::len) as u64;
         Poll::Ready(Some(match self.left.checked_sub(length) {
             None => Err(UploadError::TooLarge),
@@ -286,6 +289,14 @@ impl Rest {
                 Ok(frame)
             }
         }))
+    }
+
+    /// Whether nothing of the body follows `frame`. Its end is not always asked for:
+    /// not after trailers, and over HTTP/1.1 not after as many bytes as were announced.
+    fn is_last(&self, frame: &Frame<Bytes>) -> bool {
+        frame.is_trailers()
+            || self.incoming.is_end_stream()
+            || self.incoming.size_hint().exact() == Some(0)
     }
 }
 

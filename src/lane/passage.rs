@@ -1,9 +1,10 @@
 //! The response body on its way to the caller.
 //!
-//! It carries the call's lease and account: when the body has ended well the
-//! connection goes back to its pool and the request is `completed`; when either
-//! side breaks, or the upstream stalls, the connection is closed and the request
-//! `aborted`. The slot in flight is free from that moment, not earlier.
+//! It carries the call's lease and account: when the body has ended well, or the
+//! server has all of it that it asks for, the connection goes back to its pool and
+//! the request is `completed`; when either side breaks, or the upstream stalls, the
+//! connection is closed and the request `aborted`. The slot in flight is free from
+//! that moment, not earlier.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -40,6 +41,20 @@ pub(crate) struct Passage {
     seen: u64,
 }
 
+/// A server of HTTP/1.1 drops the body when it has as many bytes as were announced; the
+/// end of an HTTP/2 stream may come in a frame of its own after them. An HTTP/1.1
+/// connection is at its end by then, or never given back.
+impl Drop for Passage {
+    fn drop(&mut self) {
+        if self.flight.is_some()
+            && self.begin.as_deref().is_none_or(Beginning::is_nothing)
+            && self.incoming.size_hint().exact() == Some(0)
+        {
+            self.complete();
+        }
+    }
+}
+
 /// Why a response body broke off.
 #[derive(Debug)]
 pub(crate) enum PassageError {
@@ -63,7 +78,9 @@ impl Passage {
             stall,
             seen: 0,
         };
-        passage.end_if_complete();
+        if passage.incoming.is_end_stream() {
+            passage.complete();
+        }
         passage
     }
 
@@ -90,6 +107,13 @@ impl Passage {
     /// body follows, as in a 304. hyper would drop it.
     pub(crate) fn keep_length(&mut self) {
         self.coy = true;
+        self.end_with_head();
+    }
+
+    /// The caller gets the head alone, so nobody asks for a body, not even for its
+    /// end, which an HTTP/2 upstream may send after the head.
+    pub(crate) fn end_with_head(&mut self) {
+        self.complete();
     }
 
     /// Whether the caller may still be sending its body, which nobody may want any
@@ -108,10 +132,10 @@ impl Passage {
         self.incoming.take_ready()
     }
 
-    /// Ends the call as soon as the last byte has been taken: the server does
-    /// not ask again once it has as many bytes as were announced.
-    fn end_if_complete(&mut self) {
-        if self.incoming.is_end_stream() {
+    /// Ends the call as soon as its last `frame` is taken: the server does not ask
+    /// again after trailers, or once it has as many bytes as were announced.
+    fn end_if_last(&mut self, frame: &Frame<Bytes>) {
+        if frame.is_trailers() || self.incoming.is_end_stream() {
             self.complete();
         }
     }
@@ -167,7 +191,10 @@ impl Body for Passage {
     ) -> Poll<Option<Result<Frame<Bytes>, PassageError>>> {
         if let Some(begin) = &mut self.begin {
             match begin.next() {
-                Piece::Frame(frame) => return Poll::Ready(Some(Ok(frame))),
+                Piece::Frame(frame) => {
+                    self.end_if_last(&frame);
+                    return Poll::Ready(Some(Ok(frame)));
+                }
                 Piece::Broken(error) => {
                     self.abort();
                     return Poll::Ready(Some(Err(PassageError::Broken(error))));
@@ -195,7 +222,7 @@ impl Body for Passage {
         }
         match frame {
             Some(Ok(frame)) => {
-                self.end_if_complete();
+                self.end_if_last(&frame);
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {

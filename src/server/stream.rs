@@ -159,7 +159,7 @@ impl<T: Reset> Stream<T> {
             }
             Rest::Keep => {}
             Rest::Waste => self.waste_held(),
-            Rest::Refused(fault) => self.refuse(fault),
+            Rest::Refused(fault) => self.refuse(fault, self.framing.head_only()),
             Rest::Broken(fault) => {
                 self.held.truncate(self.passing);
                 self.stop = Some(Stop::Broken(fault));
@@ -185,11 +185,12 @@ impl<T: Reset> Stream<T> {
             .get_or_insert_with(|| Box::pin(sleep(timeout)));
     }
 
-    /// Puts the stand-in in the place of the head that is refused.
-    fn refuse(&mut self, fault: Fault) {
+    /// Puts the stand-in in the place of the head that is refused, which is of a HEAD
+    /// if `head_only`.
+    fn refuse(&mut self, fault: Fault, head_only: bool) {
         self.activity.refuse(self.framing.heads(), fault);
         self.held.truncate(self.passing);
-        let stand_in = match self.framing.head_only() {
+        let stand_in = match head_only {
             true => REFUSED_HEAD,
             false => REFUSED,
         };
@@ -286,8 +287,11 @@ impl<T: AsyncRead + Reset + Unpin> Stream<T> {
         if deadline.as_mut().poll(cx).is_pending() {
             return false;
         }
+        // Until a head is whole, the framing reader tells the method of the one before.
+        let part = self.held[self.passing..].trim_ascii_start();
+        let head_only = part.starts_with(b"HEAD ");
         match self.framing.has_begun() {
-            true => self.refuse(Fault::HeadTimeout),
+            true => self.refuse(Fault::HeadTimeout, head_only),
             false => self.stop = Some(Stop::End),
         }
         self.framing.end();

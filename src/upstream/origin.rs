@@ -7,7 +7,8 @@ use hyper::body::Body;
 
 use crate::http::body::Upload;
 
-/// Scheme and authority of an upstream, as they go into each request.
+/// Scheme and authority of an upstream, as they go into each request. One that was
+/// not sent comes here again, as it was addressed before.
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
     pub(super) uri: Uri,
@@ -21,7 +22,16 @@ impl Origin {
     pub(super) fn address_http1(&self, request: &mut Request<Upload>) {
         *request.version_mut() = Version::HTTP_11;
         if !self.keep_host || !request.headers().contains_key(HOST) {
-            request.headers_mut().insert(HOST, self.host.clone());
+            // `address_http2` moves a `Host` there.
+            let moved = request.uri().authority().filter(|_| self.keep_host);
+            let moved = moved.and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+            let host = moved.unwrap_or_else(|| self.host.clone());
+            request.headers_mut().insert(HOST, host);
+        }
+        if request.uri().authority().is_some()
+            && let Some(target) = request.uri().path_and_query().cloned()
+        {
+            *request.uri_mut() = Uri::from(target);
         }
         match request.body().size_hint().exact() {
             Some(0) if expects_length(request.method()) => {
@@ -49,10 +59,10 @@ impl Origin {
         *request.version_mut() = Version::HTTP_2;
         let host = request.headers_mut().remove(HOST);
         let mut parts = self.uri.clone().into_parts();
-        if let Some(host) = host.filter(|_| self.keep_host) {
-            parts.authority = Authority::try_from(host.as_bytes())
-                .ok()
-                .or(parts.authority);
+        if self.keep_host {
+            let host = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+            let host = host.or_else(|| request.uri().authority().cloned());
+            parts.authority = host.or(parts.authority);
         }
         parts.path_and_query = request.uri().path_and_query().cloned();
         if let Ok(uri) = Uri::from_parts(parts) {
@@ -65,4 +75,36 @@ impl Origin {
 /// the method has a meaning for it. Some servers insist.
 fn expects_length(method: &Method) -> bool {
     matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A request that an HTTP/2 connection gave back was sent to the API's own name,
+    /// and over HTTP/1.1 in absolute form.
+    #[test]
+    fn a_request_that_was_not_sent_is_addressed_again_as_the_first_time() {
+        for (keep_host, name) in [(true, "caller.test"), (false, "api.test")] {
+            let origin = Origin {
+                uri: Uri::from_static("https://api.test/"),
+                host: HeaderValue::from_static("api.test"),
+                keep_host,
+            };
+            let request = Request::get("/a?b").header(HOST, "caller.test");
+            let mut request = request.body(Upload::default()).unwrap();
+            for version in [2, 2, 1, 1, 2] {
+                if version == 2 {
+                    origin.address_http2(&mut request);
+                    let uri = request.uri().to_string();
+                    assert_eq!(uri, format!("https://{name}/a?b"));
+                    assert!(!request.headers().contains_key(HOST));
+                } else {
+                    origin.address_http1(&mut request);
+                    assert_eq!(request.uri().to_string(), "/a?b");
+                    assert_eq!(request.headers()[HOST], name);
+                }
+            }
+        }
+    }
 }

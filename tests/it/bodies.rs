@@ -345,6 +345,46 @@ async fn trailers_pass_in_both_directions() {
     }
 }
 
+/// Nobody asks for more after trailers: such an answer counted as aborted, and its
+/// connection was closed.
+#[tokio::test]
+async fn an_answer_with_trailers_is_complete_and_its_connection_is_used_again() {
+    let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
+        2\r\nok\r\n0\r\nX-Sum: theirs\r\n\r\n";
+    let upstream = Upstream::answering(answer).await;
+    let proxy = Proxy::before(&upstream, "");
+    let mut caller = proxy.caller().await;
+    for _ in 0..2 {
+        let request = "GET / HTTP/1.1\r\nHost: caller\r\nTE: trailers\r\n\r\n";
+        caller.send(request).await;
+        let response = caller.response().await;
+        assert_eq!(response.trailers.get("x-sum"), Some("theirs"));
+    }
+    let completed = |metrics: &Metrics| metrics.ended("api", "completed") == 2.0;
+    proxy.until("both completed", completed).await;
+    assert_eq!(upstream.log().opened, 1);
+}
+
+/// The same of an upload, which counted as not sent to its end: both its connections
+/// were closed.
+#[tokio::test]
+async fn an_upload_with_trailers_that_streams_leaves_its_connections_open() {
+    let upstream = Upstream::answering(ok("ok")).await;
+    let proxy = Proxy::before(&upstream, "");
+    let head = "POST / HTTP/1.1\r\nHost: caller\r\nTransfer-Encoding: chunked\r\n\
+        Trailer: X-Sum\r\n\r\n";
+    let mut caller = proxy.caller().await;
+    for _ in 0..2 {
+        caller.send(head).await;
+        caller.send(chunked(&pattern(MIB), 10_000)).await;
+        caller.send("0\r\nX-Sum: ours\r\n\r\n").await;
+        let response = caller.response().await;
+        assert_eq!(response.text(), "ok");
+        assert!(!response.fields.has_token("connection", "close"));
+    }
+    assert_eq!(upstream.log().opened, 1);
+}
+
 /// RFC 9110, section 7.5: an answer may come before its request is whole.
 #[tokio::test]
 async fn an_answer_that_comes_before_the_whole_body_reaches_the_caller() {

@@ -35,6 +35,25 @@ async fn a_caller_that_does_not_finish_its_head_is_cut_off() {
     assert_eq!(upstream.log().opened, 0);
 }
 
+/// It was told so as if its method were that of the request before it.
+#[tokio::test]
+async fn a_head_that_is_late_gets_an_answer_for_its_own_method() {
+    let upstream = Upstream::answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    let proxy = Proxy::before(&upstream, IMPATIENT);
+    for (first, late) in [("HEAD", "GET"), ("GET", "HEAD")] {
+        // Behind an empty line it is not served as a plain one.
+        let head = format!("\r\n{first} / HTTP/1.1\r\nHost: caller\r\n\r\n");
+        let mut caller = proxy.send(head).await;
+        assert_eq!(caller.response_to(first).await.status, 200);
+        caller.send(format!("{late} / HTTP/1.1\r\nHost: cal")).await;
+        let response = caller.response_to(late).await;
+        assert_eq!(response.status, 408);
+        assert!(response.whole, "{response:?}");
+        assert_eq!(response.body.is_empty(), late == "HEAD");
+        assert_eq!(caller.closed().await, b"", "{late}");
+    }
+}
+
 /// RFC 9112, section 9.5: what bounds the head is not each pause in it.
 #[tokio::test]
 async fn a_caller_that_dribbles_its_head_is_cut_off() {

@@ -104,6 +104,7 @@ async fn what_was_looked_into_and_is_no_refusal_goes_on_unchanged() {
             assert_eq!(response.fields.get("x-a"), Some("b"));
             assert_eq!(response.fields.get("content-length"), None);
             assert_eq!(response.trailers.get("x-sum"), Some("7"));
+            proxy.until_first_end("api", "completed").await;
         }
         let upstream = Upstream::answering(whole("X-A: b\r\n", &body)).await;
         let proxy = Proxy::before(&upstream, SETTINGS);

@@ -70,6 +70,9 @@ impl Answer {
                 encode(&mut parts, exact, bare)
             }
         };
+        if bare && let Either::Left(passage) = &mut body {
+            passage.end_with_head();
+        }
         let announced = parts.headers.get(CONTENT_LENGTH);
         let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
         Self {
