@@ -7,8 +7,8 @@
 //!
 //! The rule for who learns from a budget: it only ever lowers what our limits
 //! allow, what is in flight may not be in it yet, and it is forgotten at its
-//! reset. That costs no rate where the API's budget grows back by and by: it is
-//! whole at the reset, and not before. A budget counts for the whole lane, even
+//! reset. Where an API's budget grows back by and by, and the answer tells how much
+//! it is in all, ours grows with it. A budget counts for the whole lane, even
 //! where an API has one per route or model.
 //!
 //! Pure functions of a response head, which may hold anything: what is not
@@ -50,6 +50,8 @@ pub(crate) struct Budget {
     /// From the answer until the budget is whole again; more than zero, at most
     /// [`LONGEST`].
     pub(crate) reset: Duration,
+    /// How long it takes to regain one; `None` if all comes back at the reset.
+    pub(crate) each: Option<Duration>,
 }
 
 /// What a budget counts.
@@ -116,7 +118,20 @@ fn budget(name: u64, remaining: u64, reset: Duration, counts: Counts) -> Option<
         name,
         remaining,
         reset: reset.min(LONGEST),
+        each: None,
     })
+}
+
+impl Budget {
+    /// The same where it grows back by and by, up to `limit`.
+    fn growing_to(self, limit: u64) -> Self {
+        let missing = limit.saturating_sub(self.remaining);
+        let missing = u32::try_from(missing).ok().filter(|missing| *missing > 0);
+        Self {
+            each: missing.map(|missing| self.reset / missing),
+            ..self
+        }
+    }
 }
 
 /// The number by which a budget is known.

@@ -40,7 +40,7 @@ use guard::Guard;
 use history::History;
 use kinds::Kinds;
 use meter::Meter;
-use scope::Scope;
+use scope::{OTHERS, Scope};
 use state::State;
 pub(crate) use turn::{Charge, Closed, End, Gauge, Hold, Reading, Turn};
 
@@ -60,6 +60,10 @@ mod turn;
 mod watch;
 mod window;
 
+/// The longest pause that goes on after a restart: what an API says of its budgets
+/// is believed for no longer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// All limits of one lane.
 #[derive(Debug)]
 pub(crate) struct Limits {
@@ -70,6 +74,10 @@ pub(crate) struct Limits {
     cooldown: config::Cooldown,
     /// The most that a request can have cost so far.
     most: NonZeroU32,
+    /// For how long nothing comes of it that a request was counted.
+    slack: Duration,
+    /// Whether the upstream ever said what is left.
+    learned: bool,
     kinds: Kinds,
 }
 
@@ -83,6 +91,8 @@ impl Limits {
             scopes: scopes(settings),
             cooldown: settings.cooldown.clone(),
             most: settings.dearest(),
+            slack: slack(settings),
+            learned: false,
             kinds: Kinds::default(),
         }
     }
@@ -137,6 +147,7 @@ impl Limits {
         self.guard.set(settings.guard);
         self.cooldown = settings.cooldown.clone();
         self.most = self.most.max(settings.dearest());
+        self.slack = slack(settings);
     }
 
     /// The number of the kinds of keys that requests are told apart by. A charge
@@ -162,9 +173,10 @@ impl Limits {
             until: self.epoch + until,
             keyed,
         };
-        match (lane > at, keyed > at) {
-            (true, _) => Err(hold(lane, false)),
-            (false, true) => Err(hold(keyed, true)),
+        // Who waits longer for its own keys holds up nobody meanwhile.
+        match (lane > at, keyed > lane) {
+            (_, true) => Err(hold(keyed, true)),
+            (true, false) => Err(hold(lane, false)),
             (false, false) => Ok(()),
         }
     }
@@ -190,6 +202,7 @@ impl Limits {
             number,
             charge,
             kinds: self.kinds.number(),
+            start: at,
         }
     }
 
@@ -200,6 +213,11 @@ impl Limits {
         self.guard.defer(number, at);
     }
 
+    /// What turn `number` costs, and whom, while its guard has not run out.
+    pub(crate) fn charge(&mut self, number: u64) -> Option<Charge> {
+        self.guard.charge(number)
+    }
+
     /// The request of `turn` has ended at `now`.
     pub(crate) fn close(&mut self, turn: Turn, end: End<'_>, now: Instant) -> Closed {
         let at = self.settle(now);
@@ -207,6 +225,7 @@ impl Limits {
             number,
             mut charge,
             kinds,
+            start,
         } = turn;
         // If not, its keys are no longer told apart, or stand elsewhere.
         let known = kinds == self.kinds.number();
@@ -220,22 +239,10 @@ impl Limits {
                 state.meters.iter_mut().for_each(Meter::refused)
             });
         }
-        match end {
-            End::Answered(_) | End::Refused(..) => {
-                if let Some((counted, charge)) = self.guard.answered(number, at) {
-                    self.each(&charge, |state| state.counted(counted, &charge));
-                }
-            }
-            End::Canceled => {
-                if let Some(charge) = self.guard.cancel(number) {
-                    self.each(&charge, |state| state.canceled(&charge));
-                }
-            }
-            // They may have been counted: the guard tells when at the latest.
-            End::Failed | End::Lost => {}
-        }
+        self.count(number, start, end, at);
         let uncounted = matches!(end, End::Failed | End::Lost);
-        self.ended(&charge, known, uncounted);
+        let before = self.learned.then(|| self.budgets_ready_at(&charge, at));
+        self.ended(&charge, at, known, uncounted);
         let next = self.guard.next();
         let settings = self.cooldown.clone();
         let mut closed = Closed {
@@ -244,26 +251,90 @@ impl Limits {
         };
         let epoch = self.epoch;
         let keyed = self.answers_are_keyed();
+        if keyed {
+            let (until, released) = self.lane_ended(number, end, at);
+            closed.cooldown = until.map(|until| epoch + until);
+            closed.sooner |= released;
+        }
+        let mut learned = false;
         let Some(state) = self.answering(&charge).filter(|_| known || !keyed) else {
             return closed;
         };
         if let End::Answered(readings) | End::Refused(_, readings) = end {
             state.learn(readings, at, [number, next]);
+            learned = !readings.is_empty();
         }
-        // With one less on its way more of what the upstream says is left can start.
-        closed.sooner |= state.cooldown.is_probe(number) || !state.budgets.is_empty(at);
-        if let Some(until) = state.ended(number, end, at, &settings) {
+        closed.sooner |= state.cooldown.is_probe(number);
+        // That the upstream fails concerns all.
+        let own = match end {
+            End::Failed if keyed => End::Lost,
+            end => end,
+        };
+        if let Some(until) = state.ended(number, own, at, &settings) {
             state.empty_until(until);
             closed.cooldown = Some(epoch + until);
         }
+        // With one less on its way more of what the upstream says is left can start.
+        let sooner = |before| self.budgets_ready_at(&charge, at) < before;
+        closed.sooner |= before.is_some_and(sooner);
+        self.learned |= learned;
         closed
+    }
+
+    /// What the end of turn `number`, which was taken at `start`, tells of when it was
+    /// counted.
+    fn count(&mut self, number: u64, start: Duration, end: End<'_>, at: Duration) {
+        match end {
+            End::Answered(_) | End::Refused(..) => match self.guard.answered(number, at) {
+                Some((counted, charge)) => {
+                    self.each(&charge, |state| state.counted(counted, &charge));
+                }
+                None => self.guard.late(start, at),
+            },
+            End::Canceled => {
+                if let Some(charge) = self.guard.cancel(number) {
+                    self.each(&charge, |state| state.canceled(&charge));
+                }
+            }
+            // They may have been counted: the guard tells when at the latest.
+            End::Failed | End::Lost => {}
+        }
+    }
+
+    /// When what the upstream says is left lets a request of `charge` start.
+    fn budgets_ready_at(&mut self, charge: &Charge, at: Duration) -> Duration {
+        let mut ready_at = at;
+        self.each(charge, |state| {
+            ready_at = ready_at.max(state.budgets.ready_at(at, state.pending));
+        });
+        ready_at
+    }
+
+    /// What the end of turn `number` means for the whole lane, where answers concern
+    /// keys: whether the upstream works. Returns the end of the pause if it makes one,
+    /// and whether others waited for this end.
+    fn lane_ended(&mut self, number: u64, end: End<'_>, at: Duration) -> (Option<Duration>, bool) {
+        let end = match end {
+            End::Answered(_) | End::Refused(..) => End::Answered(&[]),
+            end => end,
+        };
+        let Some(lane) = self.scopes[0].get_mut(OTHERS) else {
+            return (None, false);
+        };
+        let released = lane.cooldown.is_probe(number);
+        let until = lane.ended(number, end, at, &self.cooldown);
+        if let Some(until) = until {
+            lane.empty_until(until);
+        }
+        (until, released)
     }
 
     /// A request of `charge` waits for no answer any more, and may have been
     /// counted without one. `known` unless its keys were told apart otherwise.
-    fn ended(&mut self, charge: &Charge, known: bool, uncounted: bool) {
+    fn ended(&mut self, charge: &Charge, at: Duration, known: bool, uncounted: bool) {
         let ended = |state: &mut State| {
             state.pending = state.pending.saturating_sub(1);
+            state.budgets.ended(at);
             if uncounted {
                 state.budgets.spent(1);
             }
@@ -288,7 +359,8 @@ impl Limits {
         for (index, scope) in self.scopes.iter_mut().enumerate() {
             let state = scope.get_mut(self.kinds.key(charge, index));
             let waits = |state: &&mut State| state.cooldown.is_probe(number);
-            if let Some(state) = state.filter(waits).filter(|_| index != answering) {
+            let told = [0, answering].contains(&index);
+            if let Some(state) = state.filter(waits).filter(|_| !told) {
                 state.ended(number, end, at, &self.cooldown);
                 released = true;
             }
@@ -312,7 +384,7 @@ impl Limits {
     /// answer to a request of `charge`; now it is `now`.
     pub(crate) fn paused(&mut self, charge: &Charge, until: Instant, now: Instant) {
         let (at, until) = (self.time(now), self.time(until));
-        let until = until.min(at + self.cooldown.longest);
+        let until = until.min(at + LONGEST_PAUSE);
         let counted = at + self.guard.span();
         let index = usize::from(self.answers_are_keyed());
         let key = self.kinds.key(charge, index);
@@ -333,7 +405,7 @@ impl Limits {
     /// out by then have been counted.
     fn settle(&mut self, now: Instant) -> Duration {
         let at = self.time(now);
-        while let Some((counted, charge)) = self.guard.expire(at) {
+        while let Some((counted, charge)) = self.guard.expire(at, self.slack) {
             self.each(&charge, |state| state.counted(counted, &charge));
         }
         if let Some(lane) = self.scopes.first_mut().and_then(|scope| scope.get_mut(0)) {
@@ -369,6 +441,16 @@ impl Limits {
     fn time(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.epoch)
     }
+}
+
+/// A place in a window comes back one period after its request was counted; a bucket
+/// fills from then on.
+fn slack(settings: &config::Upstream) -> Duration {
+    let each = settings.limits.iter().map(|limit| match limit.window {
+        true => limit.period,
+        false => Duration::ZERO,
+    });
+    each.min().unwrap_or_default()
 }
 
 /// The lane's own limits, then those of each kind of key.

@@ -17,6 +17,9 @@ pub(super) struct Entry {
     counts: Counts,
     /// The field that says which of several budgets this is.
     which: Option<HeaderName>,
+    /// The field that says how much it is in all, of one that grows back by and
+    /// by.
+    grows_to: Option<HeaderName>,
 }
 
 impl Entry {
@@ -27,7 +30,13 @@ impl Entry {
             Some(which) => name((told.name, which)),
             None => told.name,
         };
-        budget(name, told.remaining, told.reset, self.counts)
+        let budget = budget(name, told.remaining, told.reset, self.counts)?;
+        let limit = self.grows_to.as_ref();
+        let limit = limit.and_then(|limit| value::whole(text(headers, limit)?));
+        Some(match limit {
+            Some(limit) => budget.growing_to(limit),
+            None => budget,
+        })
     }
 }
 
@@ -39,10 +48,11 @@ pub(super) static GITHUB: [Entry; 1] = [several(
 )];
 
 pub(super) static OPENAI: [Entry; 2] = [
-    requests(
+    growing(
         "x-ratelimit-remaining-requests",
         "x-ratelimit-reset-requests",
         Unit::Duration,
+        "x-ratelimit-limit-requests",
     ),
     tokens(
         "x-ratelimit-remaining-tokens",
@@ -52,10 +62,11 @@ pub(super) static OPENAI: [Entry; 2] = [
 ];
 
 pub(super) static ANTHROPIC: [Entry; 4] = [
-    requests(
+    growing(
         "anthropic-ratelimit-requests-remaining",
         "anthropic-ratelimit-requests-reset",
         Unit::Rfc3339,
+        "anthropic-ratelimit-requests-limit",
     ),
     tokens(
         "anthropic-ratelimit-tokens-remaining",
@@ -108,7 +119,8 @@ pub(super) fn shopify(headers: &HeaderMap) -> Option<Budget> {
     let size = u32::try_from(limit).ok().filter(|size| *size > 0)?;
     let reset = SHOPIFY_DRAIN * in_bucket / size;
     let left = limit.saturating_sub(used);
-    budget(name(SHOPIFY), left, reset, Counts::Requests)
+    let budget = budget(name(SHOPIFY), left, reset, Counts::Requests)?;
+    Some(budget.growing_to(limit))
 }
 
 /// A budget of requests.
@@ -117,6 +129,22 @@ const fn requests(remaining: &'static str, reset: &'static str, unit: Unit) -> E
         fields: fields(remaining, reset, unit),
         counts: Counts::Requests,
         which: None,
+        grows_to: None,
+    }
+}
+
+/// A budget of requests that grows back by and by, to what the field `limit` says.
+const fn growing(
+    remaining: &'static str,
+    reset: &'static str,
+    unit: Unit,
+    limit: &'static str,
+) -> Entry {
+    Entry {
+        fields: fields(remaining, reset, unit),
+        counts: Counts::Requests,
+        which: None,
+        grows_to: Some(HeaderName::from_static(limit)),
     }
 }
 
@@ -126,6 +154,7 @@ const fn tokens(remaining: &'static str, reset: &'static str, unit: Unit) -> Ent
         fields: fields(remaining, reset, unit),
         counts: Counts::Other,
         which: None,
+        grows_to: None,
     }
 }
 
@@ -140,6 +169,7 @@ const fn several(
         fields: fields(remaining, reset, unit),
         counts: Counts::Requests,
         which: Some(HeaderName::from_static(which)),
+        grows_to: None,
     }
 }
 

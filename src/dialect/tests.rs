@@ -151,6 +151,28 @@ fn anthropic_tells_requests_and_when_no_token_is_left() {
 }
 
 #[test]
+fn what_grows_back_by_and_by_tells_how_long_each_takes() {
+    let each = |dialect, text: &str| {
+        let budgets = budgets(dialect, &head(text), now());
+        let each = budgets.iter().map(|budget| budget.each);
+        each.map(|each| each.map(|each| each.as_millis()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(each(&Dialect::Openai, OPENAI), [Some(1000), None]);
+    let day = "
+        x-ratelimit-limit-requests: 1000
+        x-ratelimit-remaining-requests: 0
+        x-ratelimit-reset-requests: 24h0m0s";
+    assert_eq!(each(&Dialect::Openai, day), [Some(86_400)]);
+    let unknown = day.replace("limit-requests", "of-requests");
+    assert_eq!(each(&Dialect::Openai, &unknown), [None]);
+    assert_eq!(each(&Dialect::Anthropic, ANTHROPIC), [Some(1000), None]);
+    let shopify = "X-Shopify-Shop-Api-Call-Limit: 32/40";
+    assert_eq!(each(&Dialect::Shopify, shopify), [Some(500)]);
+    assert_eq!(each(&Dialect::Github, GITHUB), [None]);
+}
+
+#[test]
 fn discord_tells_fractions_of_seconds_and_a_budget_per_bucket() {
     assert_eq!(left(&Dialect::Discord, DISCORD), [(0, 1250)]);
     let other = DISCORD.replace("abcd1234", "ffff");

@@ -52,8 +52,10 @@ pub(super) enum Broken {
 
 /// Why a response head is not waited for any longer.
 enum Over {
-    /// Its time is over.
+    /// The upstream was silent for too long.
     Silent,
+    /// The request's whole time is over.
+    Late,
     /// The drain time is over.
     Cut,
 }
@@ -133,7 +135,10 @@ fn over<'a>(
                 .as_ref()
                 .map_or(0, |progress| progress.up.load(Ordering::Relaxed));
             let now = Instant::now();
-            if passed == seen || end.is_some_and(|end| end <= now) {
+            if end.is_some_and(|end| end <= now) {
+                return Poll::Ready(Over::Late);
+            }
+            if passed == seen {
                 return Poll::Ready(Over::Silent);
             }
             seen = passed;
@@ -158,6 +163,12 @@ async fn finish(
             Over::Silent => {
                 flight.lease.retire();
                 timed_out(shared, turn, spare, flight.account)
+            }
+            // It had little time left when its turn came, which says nothing of
+            // the upstream.
+            Over::Late => {
+                turn.close(End::Lost, Instant::now());
+                Broken::Ended(flight.account.end(Outcome::UpstreamTimeout))
             }
             Over::Cut => Broken::Ended(flight.account.end(Outcome::Draining)),
         }),
@@ -286,6 +297,7 @@ fn readings(settings: &config::Upstream, headers: &HeaderMap) -> Vec<Reading> {
         name: budget.name,
         remaining: budget.remaining,
         reset: budget.reset,
+        each: budget.each,
     });
     readings.collect()
 }

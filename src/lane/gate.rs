@@ -32,8 +32,10 @@ const SHELLS: usize = 64;
 #[derive(Debug)]
 pub(super) struct Gate {
     backlog: sync::Mutex<Backlog>,
-    /// Jobs whose first turn came to nothing; they go before all others. Held
-    /// for a push or a take.
+    /// Before any request arrived.
+    began: Instant,
+    /// Jobs whose first turn came to nothing; they go before all others, in the
+    /// order in which they arrived. Held for a push or a take.
     put_back: Mutex<Vec<Job>>,
     /// Wakes the holder.
     bell: Notify,
@@ -68,6 +70,7 @@ impl Gate {
                 lines: Lines::default(),
                 last_start: now,
             }),
+            began: now,
             put_back: Mutex::default(),
             bell: Notify::new(),
             recheck: AtomicBool::new(false),
@@ -118,9 +121,10 @@ impl Gate {
                 return Pass::Stale;
             }
             let next = backlog.start(core, [began, arrived, now]);
-            core.shared
-                .held
-                .store(backlog.lines.held(), Ordering::SeqCst);
+            // Shells do not count: there may be many in parked lines.
+            let shells = backlog.lines.len().saturating_sub(core.shared.waiting());
+            let held = backlog.lines.held().saturating_sub(shells);
+            core.shared.held.store(held, Ordering::SeqCst);
             match next {
                 Ok(pass) => return pass,
                 Err(until) => self.sleep(core, until, now).await,
@@ -188,7 +192,10 @@ impl Gate {
         }
         let mut put_back = self.put_back.lock().unwrap_or_else(PoisonError::into_inner);
         for job in put_back.drain(..) {
-            backlog.lines.push_front(job.charge().line(), job);
+            if let Some(arrived) = job.arrived() {
+                let arrived = arrived.saturating_duration_since(self.began);
+                backlog.lines.put_back(job.charge().line(), arrived, job);
+            }
         }
         drop(put_back);
         if self.recheck.swap(false, Ordering::SeqCst) {

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::account::Account;
 use super::queue::Place;
@@ -145,6 +146,12 @@ impl Job {
         }
         drop(cell);
         shared.gate.put_back(self);
+    }
+
+    /// When its request arrived; `None` if the caller has gone.
+    pub(super) fn arrived(&self) -> Option<Instant> {
+        let cell = self.cell();
+        cell.call.as_ref().map(|call| call.account.arrived())
     }
 
     /// What its turn costs.

@@ -8,26 +8,30 @@
 //! Nothing here knows what waits or why; the gate decides.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
 
 use tokio::time::Instant;
+
+/// A place in the order. Who was put back goes before all others, by the time of its
+/// arrival, then by a number of its own.
+type Number = (Duration, u64);
 
 /// The lines of one lane.
 #[derive(Debug)]
 pub(super) struct Lines<T> {
     lines: HashMap<u64, Line<T>>,
     /// The lines that are not parked, by the number of their head.
-    ready: BTreeMap<i64, u64>,
+    ready: BTreeMap<Number, u64>,
     parked: BTreeSet<(Instant, u64)>,
     /// Items in parked lines.
     held: usize,
     len: usize,
-    next_back: i64,
-    next_front: i64,
+    next: u64,
 }
 
 #[derive(Debug)]
 struct Line<T> {
-    items: VecDeque<(i64, T)>,
+    items: VecDeque<(Number, T)>,
     parked: Option<Instant>,
 }
 
@@ -39,8 +43,7 @@ impl<T> Default for Lines<T> {
             parked: BTreeSet::new(),
             held: 0,
             len: 0,
-            next_back: 0,
-            next_front: -1,
+            next: 0,
         }
     }
 }
@@ -48,22 +51,12 @@ impl<T> Default for Lines<T> {
 impl<T> Lines<T> {
     /// Behind all others.
     pub(super) fn push_back(&mut self, key: u64, item: T) {
-        let number = self.next_back;
-        self.next_back += 1;
-        self.push(key, (number, item), VecDeque::push_back);
+        self.push(key, Duration::MAX, item);
     }
 
-    /// Before all others.
-    pub(super) fn push_front(&mut self, key: u64, item: T) {
-        let number = self.next_front;
-        self.next_front -= 1;
-        if let Some(line) = self.lines.get(&key)
-            && line.parked.is_none()
-            && let Some((head, _)) = line.items.front()
-        {
-            self.ready.remove(head);
-        }
-        self.push(key, (number, item), VecDeque::push_front);
+    /// Before all that were never served, among the others by when it `arrived`.
+    pub(super) fn put_back(&mut self, key: u64, arrived: Duration, item: T) {
+        self.push(key, arrived, item);
     }
 
     /// The head of the line that is served next.
@@ -148,19 +141,29 @@ impl<T> Lines<T> {
         self.held
     }
 
-    fn push(&mut self, key: u64, item: (i64, T), push: impl Fn(&mut VecDeque<(i64, T)>, (i64, T))) {
+    fn push(&mut self, key: u64, arrived: Duration, item: T) {
         let line = self.lines.entry(key).or_insert_with(|| Line {
             items: VecDeque::new(),
             parked: None,
         });
-        push(&mut line.items, item);
-        self.len += 1;
-        match (line.parked, line.items.front()) {
-            (Some(_), _) => self.held += 1,
-            (None, Some((head, _))) => {
-                self.ready.insert(*head, key);
+        let number = (arrived, self.next);
+        self.next += 1;
+        let head = line.items.front().map(|(head, _)| *head);
+        let place = match line.items.back() {
+            Some((last, _)) if *last > number => {
+                line.items.partition_point(|(other, _)| *other < number)
             }
-            (None, None) => {}
+            _ => line.items.len(),
+        };
+        line.items.insert(place, (number, item));
+        self.len += 1;
+        if line.parked.is_some() {
+            self.held += 1;
+        } else if place == 0 {
+            if let Some(head) = head {
+                self.ready.remove(&head);
+            }
+            self.ready.insert(number, key);
         }
     }
 
@@ -180,8 +183,6 @@ impl<T> Lines<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -196,8 +197,14 @@ mod tests {
         for (key, item) in [(1, "a1"), (2, "b1"), (1, "a2"), (3, "c1"), (2, "b2")] {
             lines.push_back(key, item);
         }
-        lines.push_front(3, "c0");
-        assert_eq!(all(&mut lines), ["c0", "a1", "b1", "a2", "c1", "b2"]);
+        // Put back one by one, in the order in which they were answered.
+        for (key, arrived, item) in [(3, 2, "c0"), (1, 1, "a0"), (3, 3, "c00"), (4, 2, "d0")] {
+            lines.put_back(key, Duration::from_secs(arrived), item);
+        }
+        assert_eq!(
+            all(&mut lines),
+            ["a0", "c0", "d0", "c00", "a1", "b1", "a2", "c1", "b2"]
+        );
         assert_eq!((lines.len(), lines.lines.len()), (0, 0));
     }
 

@@ -364,3 +364,22 @@ async fn the_whole_time_of_a_request_is_bounded_wherever_it_is() {
         assert_eq!(rig.ended(outcome), 1);
     }
 }
+
+/// Found by a review: those that had waited for nearly all of their time failed in a
+/// row, and the lane was held although the upstream was well.
+#[tokio::test(start_paused = true)]
+async fn requests_whose_whole_time_is_over_hold_nobody() {
+    let slow = Upstream {
+        answer: 5000 * MS,
+        ..PROMPT
+    };
+    let rig = Rig::new("timeouts = { total = \"1s\" }", slow);
+    let callers: Vec<_> = (0..6).map(|_| rig.send("/")).collect();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap().0, 504);
+    }
+    assert_eq!(rig.snapshot().cooldown, Duration::ZERO);
+    let _more = rig.send("/more");
+    rig.settle().await;
+    assert_eq!(rig.paths().len(), 7);
+}

@@ -26,6 +26,7 @@ use tokio::io::split;
 use tokio::time::{Instant, timeout};
 
 use super::lease::Flight;
+use super::turn::Leaving;
 use super::{Core, Lane, Shared};
 use crate::http::interim::Asker;
 use crate::http::upgrade;
@@ -148,21 +149,34 @@ impl Offer {
     }
 }
 
-/// A request that has its turn and no connection yet. It leaves when this is dropped.
-struct Dialing<'a>(&'a Shared, u64);
+/// A request that has its turn and no connection yet.
+struct Dialing<'a> {
+    shared: &'a Shared,
+    turn: u64,
+    leaving: Option<Leaving<'a>>,
+}
 
 impl<'a> Dialing<'a> {
     fn new(shared: &'a Shared, turn: u64, longest: Duration) -> Self {
-        shared.limits().defer(turn, Instant::now() + longest);
-        Self(shared, turn)
+        Self {
+            shared,
+            turn,
+            leaving: Some(Leaving::new(shared, turn, longest)),
+        }
     }
 }
 
 impl Drop for Dialing<'_> {
     fn drop(&mut self) {
-        self.0.limits().defer(self.1, Instant::now());
+        self.leaving = None;
+        let charge = self.shared.limits().charge(self.turn);
+        // It was written down when the turn was taken, which may be long ago; a restart
+        // must count it from now on.
+        if let (Some(journal), Some(charge)) = (&self.shared.journal, charge) {
+            journal.spend(&charge, Instant::now());
+        }
         // Who started after it had to be taken for not yet counted.
-        self.0.gate.ring(false);
+        self.shared.gate.ring(true);
     }
 }
 
@@ -175,7 +189,7 @@ pub(super) async fn send_apart(
     turn: Option<u64>,
     asker: Option<Asker>,
 ) -> Sent {
-    let dialer = core.shared.dialer.load_full();
+    let dialer = Arc::clone(&core.link.load().dialer);
     let dialing = turn.map(|turn| Dialing::new(&core.shared, turn, dialer.longest()));
     let dialed = dialer.connect_http1().await;
     drop(dialing);

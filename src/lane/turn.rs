@@ -4,11 +4,15 @@
 //! dropped because the caller went away, dropping the turn says so.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Shared;
-use crate::pacing::{End, Turn};
+use crate::pacing::{End, Reading, Turn};
+
+/// Longer than any write to a disk.
+const LONGEST_WRITE: Duration = Duration::from_secs(3600);
 
 /// A turn that is not closed yet.
 #[derive(Debug)]
@@ -17,10 +21,29 @@ pub(super) struct Taken {
     turn: Option<Turn>,
 }
 
+/// A request that has its turn and has not left yet, for `longest` at most. It
+/// leaves when this is dropped; what is on its way is counted from then on.
+pub(super) struct Leaving<'a>(&'a Shared, u64);
+
+impl<'a> Leaving<'a> {
+    pub(super) fn new(shared: &'a Shared, turn: u64, longest: Duration) -> Self {
+        shared.limits().defer(turn, Instant::now() + longest);
+        Self(shared, turn)
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.limits().defer(self.1, Instant::now());
+    }
+}
+
 impl Taken {
     /// Writes down that the turn is spent; only then may its request be sent.
     pub(super) fn new(shared: &Arc<Shared>, turn: Turn) -> Self {
         if let Some(journal) = &shared.journal {
+            // The disk may take its time.
+            let _leaving = Leaving::new(shared, turn.number(), LONGEST_WRITE);
             journal.spend(turn.charge(), Instant::now());
         }
         Self {
@@ -34,8 +57,8 @@ impl Taken {
         self.turn.as_ref().map(Turn::number)
     }
 
-    /// The call has ended at `now`. Returns the end of the cooldown if that
-    /// began or prolonged one.
+    /// The call has ended at `now`. Returns when a refused request can start again
+    /// at the earliest, if that is known.
     pub(super) fn close(mut self, end: End<'_>, now: Instant) -> Option<Instant> {
         let turn = self.turn.take()?;
         self.shared.close(turn, end, now)
@@ -57,8 +80,8 @@ impl Shared {
             End::Refused(_, readings) => (true, readings),
             End::Failed | End::Canceled | End::Lost => (false, &[][..]),
         };
-        let empty = readings.iter().filter(|reading| reading.remaining == 0);
-        let empty = empty.map(|reading| now + reading.reset).max();
+        let empty = readings.iter().filter_map(Reading::pause);
+        let empty = empty.max().map(|pause| now + pause);
         let charge = (refused || empty.is_some()).then(|| turn.charge().clone());
         let closed = self.limits().close(turn, end, now);
         let until = closed.cooldown.filter(|_| refused).max(empty);
@@ -68,6 +91,6 @@ impl Shared {
         if closed.sooner {
             self.gate.ring(true);
         }
-        closed.cooldown
+        until
     }
 }

@@ -261,8 +261,9 @@ impl Shared {
 
     /// A connection was opened, and it took `time`.
     pub(super) fn connected(&self, time: Duration) {
-        if self.unreachable.swap(false, Ordering::Relaxed) {
-            *self.outage() = None;
+        // Both: another core may be between the two.
+        let outage = self.outage().take();
+        if self.unreachable.swap(false, Ordering::Relaxed) || outage.is_some() {
             tracing::info!(upstream = self.name, "the upstream can be reached again");
         }
         let lead = (time * 2).clamp(Duration::from_millis(5), Duration::from_secs(5));

@@ -134,6 +134,20 @@ impl Guard {
         Some((now.saturating_sub(self.floor()), open.charge))
     }
 
+    /// The answer to a turn that was taken at `start` came at `now`, after its guard
+    /// had run out.
+    pub(super) fn late(&mut self, start: Duration, now: Duration) {
+        if let Span::Auto(trips) = &mut self.span {
+            trips.answered(now.saturating_sub(start), now);
+        }
+    }
+
+    /// What the open `turn` costs, and whom.
+    pub(super) fn charge(&mut self, turn: u64) -> Option<Charge> {
+        let open = self.slot(turn)?.as_ref()?;
+        Some(open.charge.clone())
+    }
+
     /// Closes `turn` because its request never left. `None` if it was closed.
     pub(super) fn cancel(&mut self, turn: u64) -> Option<Charge> {
         let open = self.slot(turn)?.take()?;
@@ -142,16 +156,26 @@ impl Guard {
     }
 
     /// Closes the oldest turn if the guard has run out for it by `now`, and
-    /// returns the time at which it had certainly been counted.
-    pub(super) fn expire(&mut self, now: Duration) -> Option<(Duration, Charge)> {
-        let counted = self.started.front()?.as_ref()?.start + self.span();
-        if counted > now {
+    /// returns the time at which it had certainly been counted. Nothing comes of that
+    /// within `slack`, so for as long its answer is waited for, if that can tell more.
+    pub(super) fn expire(&mut self, now: Duration, slack: Duration) -> Option<(Duration, Charge)> {
+        let start = self.started.front()?.as_ref()?.start;
+        let span = self.span();
+        if start + span > now {
+            return None;
+        }
+        let answered_by = match &self.span {
+            Span::Fixed(_) => None,
+            Span::Auto(trips) => trips.answered_by(),
+        };
+        let worth = |by: &Duration| *by <= span + slack && start + *by > now;
+        if answered_by.as_ref().is_some_and(worth) {
             return None;
         }
         let open = self.started.pop_front()??;
         self.first += 1;
         self.drop_closed();
-        Some((counted, open.charge))
+        Some((start + span, open.charge))
     }
 
     fn slot(&mut self, turn: u64) -> Option<&mut Option<Open>> {
@@ -179,10 +203,10 @@ mod tests {
     fn a_turn_is_counted_when_its_guard_has_run_out() {
         let mut guard = Guard::new(config::Guard::Fixed(ms(20)));
         guard.start(ms(0), Charge::ONE);
-        assert!(guard.expire(ms(19)).is_none());
+        assert!(guard.expire(ms(19), ms(0)).is_none());
         assert_eq!(guard.first_counted(ms(19)), ms(19));
         assert_eq!(guard.first_counted(ms(30)), ms(20));
-        let (counted, _) = guard.expire(ms(50)).unwrap();
+        let (counted, _) = guard.expire(ms(50), ms(0)).unwrap();
         assert_eq!((counted, guard.open().count()), (ms(20), 0));
     }
 
@@ -206,10 +230,10 @@ mod tests {
         let turn = guard.start(ms(0), Charge::ONE);
         guard.start(ms(1), Charge::ONE);
         guard.defer(turn, ms(1000));
-        assert!(guard.expire(ms(900)).is_none());
+        assert!(guard.expire(ms(900), ms(0)).is_none());
         guard.defer(turn, ms(100));
-        assert!(guard.expire(ms(119)).is_none());
-        assert_eq!(guard.expire(ms(120)).unwrap().0, ms(120));
-        assert_eq!(guard.expire(ms(120)).unwrap().0, ms(21));
+        assert!(guard.expire(ms(119), ms(0)).is_none());
+        assert_eq!(guard.expire(ms(120), ms(0)).unwrap().0, ms(120));
+        assert_eq!(guard.expire(ms(120), ms(0)).unwrap().0, ms(21));
     }
 }

@@ -66,6 +66,7 @@ impl State {
             meter.start(now, since, charge);
         }
         self.cooldown.start(number);
+        self.budgets.started(now);
         self.pending += 1;
     }
 
@@ -142,10 +143,12 @@ impl State {
 
     /// The answer to turn `number` told `readings`; the turn `next` starts next.
     pub(super) fn learn(&mut self, readings: &[Reading], at: Duration, [turn, next]: [u64; 2]) {
+        self.budgets.answered(at);
         for reading in readings {
             let count = Count {
                 name: reading.name,
                 remaining: reading.remaining,
+                each: reading.each,
                 until: at + reading.reset,
                 turn,
                 next,

@@ -215,6 +215,34 @@ fn the_time_that_every_answer_takes_costs_no_rate_once_it_is_known() {
     assert_eq!(starts[60] - starts[50], slow_second() + trip / 100);
 }
 
+/// Found by a review: the guard ran out before each answer, so that no trip was measured.
+#[test]
+fn the_time_that_every_answer_takes_costs_no_rate_where_it_is_longer_than_a_guard() {
+    for (trip, period) in [(300, 1005), (900, 1011), (3000, 1260)] {
+        let (trip, period) = (Duration::from_millis(trip), Duration::from_millis(period));
+        let mut rig = Rig::new(&[], SECOND);
+        let limits = [limit(10, SECOND, 10, true)];
+        rig.limits = Limits::new(&automatic(&limits), rig.start);
+        let starts: Vec<_> = (0..1001).map(|_| rig.start(Some(trip))).collect();
+        let taken = starts[1000] - starts[200];
+        assert!(taken <= period * 80, "{trip:?}: {taken:?}");
+    }
+}
+
+#[test]
+fn an_answer_that_comes_after_its_guard_widens_it() {
+    let mut rig = Rig::new(&[], SECOND);
+    rig.limits = Limits::new(&automatic(&[]), rig.start);
+    for _ in 0..300 {
+        rig.start(Some(SECOND / 200));
+        rig.advance(rig.now + SECOND / 100);
+    }
+    assert_eq!(rig.limits.guard(), SECOND / 4);
+    rig.start(Some(SECOND * 6 / 10));
+    rig.advance(rig.now + SECOND);
+    assert_eq!(rig.limits.guard(), SECOND);
+}
+
 /// Whose place comes back as soon as its answer is there.
 #[test]
 fn a_place_is_held_until_the_answer_however_long_that_always_takes() {

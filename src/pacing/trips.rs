@@ -33,9 +33,9 @@ const ENOUGH: u32 = 16;
 /// The floor lies below the shortest trip by one part in so many, by so many times
 /// what trips take longer than that on average, and by up to so many times more
 /// while few are known.
-const PART: u32 = 100;
-const MARGIN: u32 = 2;
-const MORE: u32 = 4;
+const PART: u64 = 100;
+const MARGIN: u64 = 2;
+const MORE: u64 = 4;
 
 /// What is known of the time that requests are on their way.
 #[derive(Debug)]
@@ -46,12 +46,14 @@ pub(super) struct Trips {
     shortest: [Option<Duration>; 2],
     since: Duration,
     last: Duration,
-    /// How much longer trips take than the shortest, on an average that is moving
-    /// as far as over [`ENOUGH`].
-    excess: Duration,
+    /// How much longer trips take than the shortest, in nanoseconds, on an average that
+    /// is moving as far as over [`ENOUGH`].
+    excess: u64,
     /// Trips since nothing was known, and how many are enough.
     known: u32,
     enough: u32,
+    /// What follows from all that, since it is asked for more often than it changes.
+    floor: Duration,
 }
 
 impl Trips {
@@ -62,16 +64,17 @@ impl Trips {
             shortest: [None; 2],
             since: Duration::ZERO,
             last: Duration::ZERO,
-            excess: Duration::ZERO,
+            excess: 0,
             known: 0,
             enough: ENOUGH,
+            floor: Duration::ZERO,
         }
     }
 
     /// An answer came at `now`, to a request that was sent `trip` ago.
     pub(super) fn answered(&mut self, trip: Duration, now: Duration) {
         // Faster than can be: something is not as it was.
-        if trip < self.floor() || now > self.last + MEMORY {
+        if trip < self.floor || now > self.last + MEMORY {
             self.forget();
         }
         if now > self.since + MEMORY {
@@ -81,20 +84,22 @@ impl Trips {
         let shortest = self.shortest().map_or(trip, |shortest| shortest.min(trip));
         self.shortest[0] = Some(self.shortest[0].map_or(trip, |latest| latest.min(trip)));
         self.known = self.known.saturating_add(1);
-        let over = self.known.min(ENOUGH);
-        self.excess = (self.excess * (over - 1) + (trip - shortest)) / over;
+        let over = u64::from(self.known.min(ENOUGH));
+        let longer = (trip - shortest).as_nanos() as u64;
+        self.excess = (self.excess * (over - 1)).saturating_add(longer) / over;
         self.last = now;
         self.longest -= self.longest / 100;
         if shortest < LEAST {
             self.longest = self.longest.max(trip).min(MOST);
         }
+        self.floor = self.told();
     }
 
     /// The upstream refused a request although the limits allowed it. If that
     /// may be because of the floor, it is trusted again after twice as many trips.
     pub(super) fn refused(&mut self) {
         self.longest = MOST;
-        if !self.floor().is_zero() {
+        if !self.floor.is_zero() {
             self.enough = self.enough.saturating_mul(2);
         }
         self.forget();
@@ -105,13 +110,29 @@ impl Trips {
         (self.longest * 2).clamp(LEAST, MOST)
     }
 
+    /// By when nearly all answers come, as far as trips take alike; `None` if nothing
+    /// is known.
+    pub(super) fn answered_by(&self) -> Option<Duration> {
+        let shortest = self.shortest().filter(|_| !self.floor.is_zero())?;
+        Some(shortest + (shortest - self.floor))
+    }
+
     /// What the way back of one request and the way there of another take
     /// together, at least; zero if nothing is known.
     pub(super) fn floor(&self) -> Duration {
+        self.floor
+    }
+
+    /// The floor as the trips tell it now.
+    fn told(&self) -> Duration {
         match self.shortest() {
             Some(shortest) if self.known >= self.enough => {
-                let more = self.excess * MORE * ENOUGH / self.known;
-                shortest.saturating_sub(shortest / PART + self.excess * MARGIN + more)
+                let shortest = shortest.as_nanos() as u64;
+                let more = self.excess.saturating_mul(MORE * u64::from(ENOUGH));
+                let more = more / u64::from(self.known);
+                let margin = self.excess.saturating_mul(MARGIN).saturating_add(more);
+                let floor = (shortest - shortest / PART).saturating_sub(margin);
+                Duration::from_nanos(floor)
             }
             _ => Duration::ZERO,
         }
@@ -123,8 +144,9 @@ impl Trips {
 
     /// The ways may not be what they were. Shorter ones than now do no harm.
     pub(super) fn forget(&mut self) {
-        self.excess = Duration::ZERO;
+        self.excess = 0;
         self.known = 0;
+        self.floor = Duration::ZERO;
     }
 }
 
@@ -173,6 +195,9 @@ mod tests {
         let mut trips = Trips::new();
         answer(&mut trips, steady(ms(3000), 300));
         assert_eq!(trips.span(), LEAST);
+        assert_eq!(trips.answered_by(), Some(ms(3030)));
+        answer(&mut trips, (0..300).map(|nth| ms(nth * 1700 % 5000)));
+        assert_eq!(trips.answered_by(), None);
     }
 
     #[test]

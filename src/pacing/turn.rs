@@ -23,6 +23,8 @@ pub(crate) struct Turn {
     pub(super) number: u64,
     pub(super) charge: Charge,
     pub(super) kinds: u32,
+    /// When it was taken, since the lane's epoch.
+    pub(super) start: Duration,
 }
 
 impl Turn {
@@ -61,6 +63,16 @@ pub(crate) struct Reading {
     pub(crate) remaining: u64,
     /// How long until it is whole again.
     pub(crate) reset: Duration,
+    /// How long it takes to regain one; `None` if all comes back at once.
+    pub(crate) each: Option<Duration>,
+}
+
+impl Reading {
+    /// How long until one can start, where nothing is left.
+    pub(crate) fn pause(&self) -> Option<Duration> {
+        let pause = self.each.unwrap_or(self.reset).min(self.reset);
+        (self.remaining == 0).then_some(pause)
+    }
 }
 
 /// Why a request cannot start yet.

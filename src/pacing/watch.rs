@@ -42,7 +42,7 @@ impl Limits {
                 Some(kind) => in_line.get(kind).copied().unwrap_or(0),
             };
             let Some(state) = scope.get(self.kinds.key(charge, index)) else {
-                return Duration::ZERO;
+                return scope.unknown_until().saturating_sub(at);
             };
             let wanted = ahead + u64::from(charge.cost.get());
             let meters = state.meters.iter().map(|meter| meter.takes(at, wanted));
@@ -50,15 +50,11 @@ impl Limits {
                 true => Duration::ZERO,
                 false => state.cooldown.until().saturating_sub(at),
             };
-            let short = state.budgets.left(at, state.pending);
             // At least so many requests.
             let requests = wanted.div_ceil(u64::from(self.most.get()));
-            let budget = short.filter(|(left, _)| *left < requests);
+            let budget = state.budgets.has_at(at, state.pending, requests);
             meters
-                .chain([
-                    cooldown,
-                    budget.map_or(Duration::ZERO, |(_, until)| until - at),
-                ])
+                .chain([cooldown, budget.saturating_sub(at)])
                 .max()
                 .unwrap_or_default()
         });
@@ -88,16 +84,16 @@ impl Limits {
             }
         }
         let learned = self.scopes.iter().flat_map(Scope::states);
-        let learned = learned.filter_map(|(_, state)| state.budgets.left(at, state.pending));
-        gauges.extend(learned.min().map(|(left, until)| Gauge {
+        let learned = learned.filter_map(|(_, state)| {
+            let until = state.budgets.has_at(at, state.pending, 1);
+            let left = state.budgets.left(at, state.pending)?;
+            Some((left, until.saturating_sub(at)))
+        });
+        gauges.extend(learned.min().map(|(left, wait)| Gauge {
             label: "upstream".to_owned(),
             capacity: None,
             left,
-            wait: if left == 0 {
-                until - at
-            } else {
-                Duration::ZERO
-            },
+            wait,
             binding: false,
         }));
         let longest = gauges.iter_mut().max_by_key(|gauge| gauge.wait);

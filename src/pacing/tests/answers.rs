@@ -105,6 +105,7 @@ fn what_the_upstream_says_is_left_holds_until_its_reset() {
         name: 1,
         remaining: 2,
         reset: SECOND * 30,
+        each: None,
     };
     rig.close(first, End::Answered(&[reading]));
     // One of the two that are left is for the second, which has no answer yet.
@@ -121,6 +122,7 @@ fn a_dear_request_takes_one_of_what_the_upstream_says_is_left() {
         name: 1,
         remaining: 2,
         reset: SECOND * 30,
+        each: None,
     };
     rig.close(first, End::Answered(&[reading]));
     for _ in 0..2 {
@@ -138,6 +140,7 @@ fn an_answer_frees_what_was_kept_for_it_of_what_is_left() {
         name: 1,
         remaining,
         reset: SECOND * 30,
+        each: None,
     };
     let first = rig.take(Charge::ONE);
     let second = rig.take(Charge::ONE);
@@ -145,4 +148,93 @@ fn an_answer_frees_what_was_kept_for_it_of_what_is_left() {
     assert!(rig.limits.ready(&Charge::ONE, rig.now).is_err());
     assert!(rig.close(second, End::Answered(&[left(1)])).sooner);
     assert_eq!(rig.limits.ready(&Charge::ONE, rig.now), Ok(()));
+}
+
+/// Where the API has one limit per key, it is still one API that is down.
+#[test]
+fn failures_of_many_keys_pause_the_whole_lane_and_a_probe_of_any_ends_that() {
+    let per = config::Limit {
+        per: Some(config::Per::Address),
+        ..limit(5, SECOND, 5, true)
+    };
+    let mut rig = Rig::new(&[per], SECOND);
+    for number in 1..=5 {
+        assert!(rig.limits.ready(&key(number), rig.now).is_ok());
+        let turn = rig.take(key(number));
+        rig.close(turn, End::Failed);
+    }
+    let held = rig.limits.ready(&key(6), rig.now).unwrap_err();
+    assert!(!held.keyed);
+    let probe = rig.take(key(7));
+    assert!(rig.limits.ready(&key(6), rig.now).is_err());
+    assert!(rig.close(probe, End::Answered(&[])).sooner);
+    assert!(rig.limits.ready(&key(6), rig.now).is_ok());
+}
+
+/// Found by a review: it made all wait until the lane had as much as it costs.
+#[test]
+fn a_heavy_request_that_waits_for_its_own_key_is_passed_over() {
+    let per = config::Limit {
+        per: Some(config::Per::Address),
+        ..limit(10, SECOND * 60, 10, true)
+    };
+    let mut rig = Rig::new(&[limit(100, SECOND, 100, true), per], SECOND);
+    for number in 1..=10 {
+        let heavy = Charge::new(NonZeroU32::new(10).unwrap(), [number].into(), 0);
+        let _on_its_way = rig.take(heavy);
+    }
+    let heavy = Charge::new(NonZeroU32::new(10).unwrap(), [1].into(), 0);
+    let held = rig.limits.ready(&heavy, rig.now).unwrap_err();
+    assert!(held.keyed && held.until > rig.now + SECOND * 50);
+}
+
+#[test]
+fn what_the_upstream_says_it_regains_by_and_by_can_start_by_and_by() {
+    let mut rig = Rig::new(&[limit(100, SECOND, 100, true)], SECOND);
+    let first = rig.take(Charge::ONE);
+    let reading = Reading {
+        name: 1,
+        remaining: 0,
+        reset: SECOND * 60,
+        each: Some(SECOND),
+    };
+    rig.close(first, End::Answered(&[reading]));
+    assert_eq!(rig.wait(4), SECOND * 5);
+    let starts: Vec<_> = (0..3).map(|_| rig.start(None)).collect();
+    assert_eq!(starts, [SECOND, SECOND * 2, SECOND * 3]);
+}
+
+/// Nobody knows how much there is then.
+#[test]
+fn when_a_budget_that_ran_out_is_over_one_goes_ahead() {
+    let mut rig = Rig::new(&[limit(100, SECOND, 100, true)], SECOND);
+    let first = rig.take(Charge::ONE);
+    let _takes_long = rig.take(Charge::ONE);
+    let reading = Reading {
+        name: 1,
+        remaining: 0,
+        reset: SECOND * 30,
+        each: None,
+    };
+    rig.close(first, End::Answered(&[reading]));
+    let ahead = rig.take(Charge::ONE);
+    assert_eq!(rig.now - rig.start, SECOND * 30);
+    assert!(rig.limits.ready(&Charge::ONE, rig.now).is_err());
+    assert!(rig.close(ahead, End::Answered(&[])).sooner);
+    assert!(rig.limits.ready(&Charge::ONE, rig.now).is_ok());
+}
+
+#[test]
+fn an_answer_wakes_nobody_who_waits_for_no_budget() {
+    let mut rig = Rig::new(&[limit(100, SECOND, 100, true)], SECOND);
+    let reading = Reading {
+        name: 1,
+        remaining: 4000,
+        reset: SECOND * 3600,
+        each: None,
+    };
+    for _ in 0..2 {
+        let turn = rig.take(Charge::ONE);
+        assert!(!rig.close(turn, End::Answered(&[reading])).sooner);
+    }
 }
