@@ -15,7 +15,8 @@
 //! `charge` says what a request costs, and whom; `share` keeps one key from
 //! filling the queue, and `lines` from delaying another. `exchange` makes the
 //! call of a `turn`, and says what may go for another one (`retry`). `account`
-//! follows each request to exactly one outcome; `passage` carries the response
+//! follows each request to exactly one outcome, and knows what was set on it
+//! (`dress`), which a reload may change meanwhile; `passage` carries the response
 //! body, after its `beginning` where that was looked into, and gives the
 //! connection back (`lease`, `link`), `tunnel` what follows a change of protocol,
 //! and `warm` opens connections ahead of time. The lanes of all upstreams are a
@@ -47,6 +48,7 @@ use crate::pacing::{Charge, Limits};
 use crate::state::{Clock, Journal, Past, reach};
 use crate::upstream::Dialer;
 use charge::{Seed, Tariff};
+pub(crate) use dress::Dress;
 use gate::Gate;
 use job::Job;
 use link::Link;
@@ -64,6 +66,7 @@ pub(crate) mod bench;
 mod bound;
 mod call;
 mod charge;
+mod dress;
 mod exchange;
 mod gate;
 mod job;
@@ -96,6 +99,8 @@ pub(crate) struct Shared {
     /// The longest time a caller may send nothing of its body.
     caller_stall: Duration,
     dialer: ArcSwap<Dialer>,
+    /// What the settings put on requests.
+    dress: ArcSwap<Dress>,
     room: Room,
     intake: mpsc::Sender<Job>,
     gate: Gate,
@@ -132,11 +137,18 @@ pub(crate) struct Shared {
 #[derive(Debug, Clone)]
 pub(crate) struct Lane(Arc<Core>);
 
+/// A [`Lane`] that others keep alive: the routes to it, and its requests.
+#[derive(Debug)]
+pub(crate) struct WeakLane(Weak<Core>);
+
 #[derive(Debug)]
 struct Core {
     shared: Arc<Shared>,
     cells: Arc<Cells>,
     link: ArcSwap<Link>,
+    /// What is put on requests: it changes with the link, so that no address sees a
+    /// secret that is for another.
+    dress: ArcSwap<Dress>,
     /// Its place among the cores.
     number: usize,
     /// Tells that a connection has closed, or that there is another link.
@@ -180,6 +192,7 @@ impl Shared {
             cut,
             cells: (0..cores).map(|_| Arc::default()).collect(),
             dialer: ArcSwap::from_pointee(dialer),
+            dress: ArcSwap::from_pointee(Dress::new(&settings)),
             caller_stall: client.stall_timeout,
             tariff: ArcSwap::from_pointee(Tariff::new(&settings, seed)),
             settings: ArcSwap::from_pointee(settings),
@@ -225,6 +238,10 @@ impl Shared {
         self.room.resize(&settings);
         let tariff = self.tariff.load().renewed(&settings, kinds);
         self.tariff.store(Arc::new(tariff));
+        let dress = Dress::new(&settings);
+        if **self.dress.load() != dress {
+            self.dress.store(Arc::new(dress));
+        }
         self.settings.store(Arc::new(settings));
         if let Some(dialer) = dialer {
             self.dialer.store(Arc::new(dialer));
@@ -323,6 +340,7 @@ impl Lane {
         let lane = Self(Arc::new(Core {
             cells: Arc::clone(&shared.cells[core]),
             link: ArcSwap::from_pointee(shared.link(core)),
+            dress: ArcSwap::new(shared.dress.load_full()),
             number: core,
             closed: Arc::default(),
             alarm,
@@ -348,13 +366,25 @@ impl Lane {
             core.link.store(Arc::new(core.shared.link(core.number)));
             core.closed.send_replace(());
         }
+        // Together with the link: nothing is sent on this thread meanwhile.
+        core.dress.store(core.shared.dress.load_full());
         // More calls may be allowed at once.
         worker::hire(core);
+    }
+
+    /// The same, for as long as somebody else has it.
+    pub(crate) fn downgrade(&self) -> WeakLane {
+        WeakLane(Arc::downgrade(&self.0))
     }
 
     /// The settings of the lane.
     pub(crate) fn settings(&self) -> Arc<config::Upstream> {
         self.0.shared.settings.load_full()
+    }
+
+    /// What is to be put on requests of this core.
+    pub(crate) fn dress(&self) -> Arc<Dress> {
+        self.0.dress.load_full()
     }
 
     /// What the request with `head` from `caller` costs. Takes from the head
@@ -373,6 +403,13 @@ impl Lane {
             Outcome::WaitTooLong => wait.saturating_sub(shared.settings().longest_wait()),
             _ => wait,
         }
+    }
+}
+
+impl WeakLane {
+    /// The lane, unless it is gone.
+    pub(crate) fn upgrade(&self) -> Option<Lane> {
+        self.0.upgrade().map(Lane)
     }
 }
 

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::header::{CONNECTION, HOST, HeaderName, HeaderValue};
+use ::http::header::{CONNECTION, HOST, HeaderValue};
 use ::http::{Method, Request, Response, StatusCode, Uri, Version, request};
 use bytes::Bytes;
 use http_body_util::{Either, Full};
@@ -19,7 +19,7 @@ use crate::config::{self, Forwarded};
 use crate::http::interim::Asker;
 use crate::http::plain::request::{self as plain, Plain, Rewrite};
 use crate::http::{answer, head, upgrade};
-use crate::lane::{Lane, Passage};
+use crate::lane::{Dress, Lane, Passage};
 use crate::metrics::Cells;
 use crate::outcome::{Fault, Outcome};
 use crate::pacing::Charge;
@@ -44,8 +44,8 @@ pub(crate) struct Proxy {
 struct Route {
     rule: config::Route,
     lane: Lane,
-    /// Set on every request.
-    headers: Vec<(HeaderName, HeaderValue)>,
+    /// What its requests are written by.
+    dress: Arc<Dress>,
     /// How plain requests change, and their longest body, in bytes; `None` where
     /// what is to be done needs a map of the fields.
     plain: Option<(Rewrite, usize)>,
@@ -108,23 +108,31 @@ impl Proxy {
         };
         let note = self.log_requests.then(|| note(&head));
         let protocols = upgrade::offered(&head);
+        let head_only = head.method == Method::HEAD;
         route.rewrite(&mut head, caller);
         let charge = route.lane.charge(&mut head, caller);
         let offered = protocols.map(|protocols| route.lane.offer_upgrade(&mut head, protocols));
         let reply = match offered {
             Some(Err(outcome)) => Err(route.lane.refuse(charge.clone(), outcome, note)),
             Some(Ok(())) | None => {
-                let call = route.lane.call(head, body, charge.clone(), note, asker);
+                let (dress, charge) = (Arc::clone(&route.dress), charge.clone());
+                let call = route.lane.call((head, body), dress, charge, note, asker);
                 call.await
             }
         };
         match reply {
             Ok(mut response) => {
-                if response.status() == StatusCode::NOT_MODIFIED && version <= Version::HTTP_11 {
-                    response.body_mut().keep_length();
-                }
-                if response.body().is_early() && version <= Version::HTTP_11 {
-                    close(&mut response);
+                if version <= Version::HTTP_11 {
+                    let status = response.status();
+                    if status == StatusCode::NOT_MODIFIED {
+                        response.body_mut().keep_length();
+                    } else if head_only || status == StatusCode::NO_CONTENT {
+                        // hyper asks for no body then.
+                        response.body_mut().end_with_head();
+                    }
+                    if response.body().is_early() {
+                        close(&mut response);
+                    }
                 }
                 *response.version_mut() = Version::HTTP_11;
                 response.map(Either::Left)
@@ -160,8 +168,12 @@ impl Proxy {
         timer: &mut Timer,
         asker: Option<Asker>,
     ) -> Response<AnswerBody> {
-        let lane = &self.routes[call.route].lane;
-        match lane.call_plain(call.request, call.note, timer, asker).await {
+        let Route { lane, dress, .. } = &self.routes[call.route];
+        let (request, dress) = (call.request, Arc::clone(dress));
+        match lane
+            .call_plain(request, dress, call.note, timer, asker)
+            .await
+        {
             Ok(response) => response.map(Either::Left),
             Err(outcome) => refusal(outcome, lane.retry_after(&Charge::ONE, outcome), false),
         }
@@ -206,17 +218,11 @@ impl Proxy {
 
 impl Route {
     fn new(lane: Lane) -> Self {
-        let settings = lane.settings();
-        let headers = settings.headers.iter().filter_map(|(name, value)| {
-            let mut value = HeaderValue::from_str(value.reveal()).ok()?;
-            value.set_sensitive(true);
-            Some((HeaderName::try_from(name).ok()?, value))
-        });
-        let headers: Vec<_> = headers.collect();
+        let (settings, dress) = (lane.settings(), lane.dress());
         Self {
             rule: settings.route.clone(),
-            plain: plain_rules(&settings, &headers),
-            headers,
+            plain: plain_rules(&settings, &dress),
+            dress,
             lane,
         }
     }
@@ -242,7 +248,8 @@ impl Route {
         let settings = self.lane.settings();
         let prefix = cut(&self.rule);
         let sets = settings.forwarded == Forwarded::Set;
-        let authority = (sets || settings.keep_host).then(|| head::authority(request));
+        let keeps_host = self.dress.host().is_none();
+        let authority = (sets || keeps_host).then(|| head::authority(request));
         let authority = authority.flatten();
         if prefix > 0 || request.uri.authority().is_some() {
             request.uri = Uri::from(head::target(&request.uri, prefix));
@@ -258,12 +265,10 @@ impl Route {
         if sets {
             head::add_forwarded(headers, peer, authority.as_ref());
         }
-        if let Some(authority) = authority.filter(|_| settings.keep_host) {
+        if let Some(authority) = authority.filter(|_| keeps_host) {
             headers.insert(HOST, authority);
         }
-        for (name, value) in &self.headers {
-            headers.insert(name.clone(), value.clone());
-        }
+        self.dress.put_on(&request.method, headers);
     }
 }
 
@@ -276,23 +281,19 @@ fn cut(rule: &config::Route) -> usize {
 }
 
 /// How plain requests of a lane change and their longest body.
-fn plain_rules(
-    settings: &config::Upstream,
-    headers: &[(HeaderName, HeaderValue)],
-) -> Option<(Rewrite, usize)> {
+fn plain_rules(settings: &config::Upstream, dress: &Dress) -> Option<(Rewrite, usize)> {
     if !settings.costs.is_empty()
         || !settings.kinds().is_empty()
         || settings.forwarded == Forwarded::Set
     {
         return None;
     }
-    let host = HeaderValue::try_from(settings.url.authority.as_str()).ok()?;
     let rewrite = Rewrite::new(
         cut(&settings.route),
-        Some(&host).filter(|_| !settings.keep_host),
+        dress.host(),
         settings.forwarded == Forwarded::Keep,
         settings.via,
-        headers,
+        dress.headers(),
     )?;
     let longest = usize::try_from(settings.max_body).unwrap_or(usize::MAX);
     Some((rewrite, longest.min(settings.buffer_body)))

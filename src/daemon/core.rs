@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::{DaemonError, Parts};
-use crate::lane::{Lane, Roster};
+use crate::lane::{Lane, Roster, WeakLane};
 use crate::listen::Listener;
 use crate::pacing::alarm::Alarm;
 use crate::proxy::Proxy;
@@ -81,8 +81,8 @@ async fn run_core(
     serving: oneshot::Sender<()>,
 ) -> io::Result<()> {
     let mut roster = parts.roster.clone();
-    let mut lanes = Vec::new();
-    let proxy = parts.proxy(&mut lanes, &roster.borrow_and_update().clone(), number)?;
+    let mut known = Vec::new();
+    let proxy = parts.proxy(&mut known, &roster.borrow_and_update().clone(), number)?;
     let server = Server {
         proxy: Arc::new(ArcSwap::from_pointee(proxy)),
         settings: Arc::clone(&parts.client),
@@ -103,7 +103,7 @@ async fn run_core(
             },
             Ok(()) = roster.changed() => {
                 let roster = roster.borrow_and_update().clone();
-                match parts.proxy(&mut lanes, &roster, number) {
+                match parts.proxy(&mut known, &roster, number) {
                     Ok(proxy) => server.proxy.store(Arc::new(proxy)),
                     Err(error) => tracing::error!(%error, core = number, "a core cannot follow"),
                 }
@@ -114,29 +114,40 @@ async fn run_core(
     let mut ended = parts.ended.clone();
     // The sender lives until all cores have ended.
     let _ = ended.wait_for(|ended| *ended).await;
-    // Without their senders the upstream connections close; a moment for their
-    // drivers to say so to the other end.
-    drop((server, lanes));
+    // Without their senders, which the lanes of its routes have, the upstream
+    // connections close; a moment for their drivers to say so to the other end.
+    drop(server);
     sleep(FAREWELL).await;
     Ok(())
 }
 
 impl Parts {
-    /// What core `number` serves by `roster`. Of its `lanes` it keeps those that
-    /// stay.
-    fn proxy(&self, lanes: &mut Vec<Lane>, roster: &Roster, number: usize) -> io::Result<Proxy> {
+    /// What core `number` serves by `roster`. It has had the lanes that are `known`:
+    /// one that was taken out and comes back while requests wait in it must follow,
+    /// or they would go where it was before.
+    fn proxy(
+        &self,
+        known: &mut Vec<WeakLane>,
+        roster: &Roster,
+        number: usize,
+    ) -> io::Result<Proxy> {
+        known.retain(|lane| lane.upgrade().is_some());
         let mut next = Vec::new();
         for shared in &roster.lanes {
-            let known = lanes.iter().find(|lane| lane.is_of(shared)).cloned();
-            match known {
+            let mut alive = known.iter().filter_map(WeakLane::upgrade);
+            let lane = match alive.find(|lane| lane.is_of(shared)) {
                 Some(lane) => {
                     lane.follow();
-                    next.push(lane);
+                    lane
                 }
-                None => next.push(Lane::new(shared, number, Alarm::precise()?)),
-            }
+                None => {
+                    let lane = Lane::new(shared, number, Alarm::precise()?);
+                    known.push(lane.downgrade());
+                    lane
+                }
+            };
+            next.push(lane);
         }
-        lanes.clone_from(&next);
         let unrouted = Arc::clone(&self.unrouted);
         let max_headers = self.client.max_headers;
         Ok(Proxy::new(next, unrouted, roster.log_requests, max_headers))

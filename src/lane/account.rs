@@ -11,12 +11,13 @@ use std::sync::Arc;
 use ::http::StatusCode;
 use tokio::time::Instant;
 
-use super::Core;
+use super::{Core, Dress};
 use crate::http::body::Progress;
 use crate::http::interim::Asker;
 use crate::metrics::{Again, Phase};
 use crate::outcome::Outcome;
 use crate::pacing::Charge;
+use crate::upstream::Outgoing;
 
 /// One request's way through the lane.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(super) struct Account {
     /// Turns that came to nothing.
     failures: u32,
     charge: Charge,
+    /// What its request was written by.
+    dress: Arc<Dress>,
     /// Who hears interim answers.
     asker: Option<Asker>,
     /// What moves, where its body streams.
@@ -55,8 +58,14 @@ struct Line {
 }
 
 impl Account {
-    /// A request arrives now. With a `note`, one line is logged at its end.
-    pub(super) fn new(core: &Arc<Core>, charge: Charge, note: Option<String>) -> Self {
+    /// A request arrives now, written by `dress`. With a `note`, one line is logged
+    /// at its end.
+    pub(super) fn new(
+        core: &Arc<Core>,
+        charge: Charge,
+        note: Option<String>,
+        dress: Arc<Dress>,
+    ) -> Self {
         let now = Instant::now();
         let line = note.map(|request| Line {
             request,
@@ -69,6 +78,7 @@ impl Account {
             started: now,
             failures: 0,
             charge,
+            dress,
             asker: None,
             progress: None,
             line: line.map(Box::new),
@@ -79,6 +89,15 @@ impl Account {
     pub(super) fn of(mut self, asker: Option<Asker>) -> Self {
         self.asker = asker;
         self
+    }
+
+    /// Its `request`, which is about to be sent, as `dress` has it.
+    pub(super) fn wear(&mut self, dress: &Arc<Dress>, request: Outgoing) -> Outgoing {
+        if Arc::ptr_eq(&self.dress, dress) {
+            return request;
+        }
+        let old = std::mem::replace(&mut self.dress, Arc::clone(dress));
+        dress.replace(&old, request)
     }
 
     /// Its body streams, or not.

@@ -140,7 +140,7 @@ impl Gate {
 
     fn queue(&mut self) {
         let core = &self.lane.0;
-        let mut account = Account::new(core, Charge::ONE, None);
+        let mut account = Account::new(core, Charge::ONE, None, self.lane.dress());
         account.admit();
         let request = Outgoing::Plain(self.request.clone());
         let (job, ticket) = job::pair(request, account, None);

@@ -23,7 +23,7 @@ use super::passage::Passage;
 use super::queue::Place;
 use super::turn::Taken;
 use super::worker;
-use super::{Core, Lane, Reply, Shared};
+use super::{Core, Dress, Lane, Reply, Shared};
 use crate::http::body::Upload;
 use crate::http::interim::Asker;
 use crate::http::plain::request::Plain;
@@ -54,18 +54,18 @@ enum Step<'a> {
 }
 
 impl Lane {
-    /// Takes charge of a request until its response head is there.
-    /// `note` names the request in the log; `None` where it is not logged.
+    /// Takes charge of a request, written by `dress`, until its response head is
+    /// there. `note` names the request in the log; `None` where it is not logged.
     /// Interim answers go to `asker`.
     pub(crate) fn call<'a>(
         &'a self,
-        head: request::Parts,
-        body: Incoming,
+        (head, body): (request::Parts, Incoming),
+        dress: Arc<Dress>,
         charge: Charge,
         note: Option<String>,
         asker: Option<Asker>,
     ) -> impl Future<Output = Reply> + Send + 'a {
-        let account = Account::new(&self.0, charge, note).of(asker);
+        let account = Account::new(&self.0, charge, note, dress).of(asker);
         let request = match body.is_end_stream() {
             true => Ok((parsed(head, Upload::default()), account)),
             false => Err(Box::new((head, body, account))),
@@ -87,17 +87,18 @@ impl Lane {
     pub(crate) fn call_plain<'a>(
         &'a self,
         request: Plain,
+        dress: Arc<Dress>,
         note: Option<String>,
         timer: &'a mut Timer,
         asker: Option<Asker>,
     ) -> impl Future<Output = Reply> + Send + 'a {
-        let account = Account::new(&self.0, Charge::ONE, note).of(asker);
+        let account = Account::new(&self.0, Charge::ONE, note, dress).of(asker);
         self.go_on(self.begin(Outgoing::Plain(request), account, None, timer))
     }
 
     /// Counts a request that the lane does not take charge of.
     pub(crate) fn refuse(&self, charge: Charge, outcome: Outcome, note: Option<String>) -> Outcome {
-        Account::new(&self.0, charge, note).end(outcome)
+        Account::new(&self.0, charge, note, self.dress()).end(outcome)
     }
 
     async fn go_on<'a>(&'a self, mut step: Step<'a>) -> Reply {

@@ -79,6 +79,8 @@ pub(super) fn run<'a>(
     if account.failures() == 0 {
         shared.retries.earn(settings.retry.budget);
     }
+    // A reload may have come while it waited.
+    let request = account.wear(&core.dress.load(), request);
     let spare = Spare::of(&request, lease.may_be_closing());
     let offer = match &request {
         Outgoing::Parsed(request) => request.extensions().get::<Offer>().cloned(),

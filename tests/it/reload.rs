@@ -93,6 +93,28 @@ async fn a_lane_that_comes_back_before_it_is_gone_is_the_same() {
     proxy.get("/a").await.assert_refusal(503, "wait_too_long");
 }
 
+/// What waited in a lane that was taken out and came back with another url went to the
+/// old one: the core had forgotten its part of the lane, whose workers went on.
+#[tokio::test]
+async fn what_waits_in_a_lane_that_comes_back_elsewhere_goes_there() {
+    let old = Upstream::answering(ok("old")).await;
+    let new = Upstream::answering(ok("new")).await;
+    let limits = "limits = [\"1/min\"]\nqueue.max_wait = \"3min\"";
+    let proxy = Proxy::before(&old, limits);
+    assert_eq!(proxy.get("/").await.text(), "old");
+    let mut waiting = proxy.send(get("/")).await;
+    proxy.until_waiting(1).await;
+    let other = "[upstream.other]\nurl = \"http://other\"\n";
+    assert!(proxy.reload(other).await);
+    assert!(proxy.reload(&api(&new, limits)).await);
+    proxy.until_waiting(1).await;
+    assert!(proxy.reload(&api(&new, "")).await);
+    assert_eq!(waiting.response().await.text(), "new");
+    let host = new.only_request();
+    assert_eq!(host.fields.get("host"), Some(new.authority().as_str()));
+    old.only_request();
+}
+
 #[tokio::test]
 async fn another_url_gets_every_request_from_then_on() {
     let old = Upstream::answering(ok("old")).await;
@@ -125,6 +147,47 @@ async fn secrets_are_read_anew() {
     let seen = upstream.requests();
     let tokens: Vec<_> = seen.iter().map(|seen| seen.fields.get("x-token")).collect();
     assert_eq!(tokens, [Some("before"), Some("after")]);
+}
+
+/// What waited was sent with the secret, and where it was plain with the host, of the
+/// settings by which it came.
+#[tokio::test]
+async fn what_waits_goes_by_the_settings_of_its_turn() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    fs::write(&file, "old secret").unwrap();
+    let old = Upstream::answering(ok("old")).await;
+    let new = Upstream::answering(ok("new")).await;
+    let header = format!(
+        "headers.authorization = {{ file = \"{}\" }}",
+        file.display()
+    );
+    let limited = format!("{header}\nlimits = [\"1/min\"]\nqueue.max_wait = \"3min\"");
+    let proxy = Proxy::before(&old, &limited);
+    assert_eq!(proxy.get("/").await.text(), "old");
+    let mut plain = proxy.send(get("/plain")).await;
+    proxy.until_waiting(1).await;
+    let head = "POST /parsed HTTP/1.1\r\nHost: caller\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut parsed = proxy.send(format!("{head}2\r\nhi\r\n0\r\n\r\n")).await;
+    proxy.until_waiting(2).await;
+    fs::write(&file, "new secret").unwrap();
+    assert!(proxy.reload(&api(&new, &limited)).await);
+    proxy.until_waiting(2).await;
+    // Only now: whoever has a turn while it reloads may still go the old way.
+    assert!(proxy.reload(&api(&new, &header)).await);
+    assert_eq!(plain.response().await.text(), "new");
+    assert_eq!(parsed.response().await.text(), "new");
+    let mut targets = new.targets();
+    targets.sort();
+    assert_eq!(targets, ["/parsed", "/plain"]);
+    for seen in new.requests() {
+        assert_eq!(seen.fields.get("host"), Some(new.authority().as_str()));
+        assert_eq!(seen.fields.get("authorization"), Some("new secret"));
+        assert!(!seen.head.contains("old secret"), "{}", seen.head);
+        let body = if seen.target == "/plain" { "" } else { "hi" };
+        assert_eq!(seen.body, body.as_bytes());
+    }
+    old.only_request();
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::support::{Modern, Proxy, Upstream, get, ok, soon};
+use crate::support::{Metrics, Modern, Proxy, Upstream, get, ok, soon};
 
 const VERSIONS: [Version; 2] = [Version::HTTP_11, Version::HTTP_2];
 
@@ -408,6 +408,44 @@ async fn an_answer_that_is_reset_without_an_error_is_not_passed_off_as_whole() {
         let aborted = proxy.metrics().await.ended("api", "aborted");
         assert_eq!(aborted, 2.0, "{announced:?}");
     }
+}
+
+/// RFC 9113, section 8.1: the end may come in a frame of its own. A caller of HTTP/1.1
+/// does not wait for it, and its request counted as aborted.
+#[tokio::test]
+async fn an_answer_is_complete_although_its_end_has_not_come_after_its_last_byte() {
+    let script = |(request, mut respond, _): Call| async move {
+        let status: u16 = request.uri().path()[1..].parse().unwrap();
+        let mut head = Response::builder().status(status);
+        if status != 204 {
+            head = head.header("content-length", 2);
+        }
+        let head = head.body(()).unwrap();
+        let mut body = respond.send_response(head, false).unwrap();
+        if status == 200 && request.method() == Method::GET {
+            body.send_data(Bytes::from_static(b"ok"), false).unwrap();
+        }
+        std::future::pending::<()>().await;
+    };
+    let proxy = before(scripted(100, script).await, Version::HTTP_2, "");
+    // Behind an empty line it is not served as a plain one.
+    for (start, method, status) in [
+        ("", "HEAD", 200),
+        ("", "GET", 204),
+        ("", "GET", 304),
+        ("\r\n", "HEAD", 200),
+        ("\r\n", "GET", 204),
+        ("\r\n", "GET", 304),
+        ("\r\n", "GET", 200),
+    ] {
+        let head = format!("{start}{method} /{status} HTTP/1.1\r\nHost: caller\r\n\r\n");
+        let mut caller = proxy.send(head).await;
+        let response = caller.response_to(method).await;
+        assert!(response.whole);
+        assert_eq!(response.status, status, "{start:?} {method}");
+    }
+    let completed = |metrics: &Metrics| metrics.ended("api", "completed") == 7.0;
+    proxy.until("all completed", completed).await;
 }
 
 /// The same of an upload.

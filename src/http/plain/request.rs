@@ -242,7 +242,8 @@ impl Plain {
         self.repeatable
     }
 
-    /// The same with its fields in a map, for an upstream of another version.
+    /// The same with its fields in a map, for an upstream of another version, or to
+    /// change them.
     pub(crate) fn into_request(self) -> Request<Upload> {
         let mut request = Request::new(Upload::from(self.bytes.slice(self.head..)));
         let mut lines = lines(&self.bytes[..self.head]);

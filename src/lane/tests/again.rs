@@ -58,6 +58,8 @@ async fn several_that_are_refused_together_are_followed_by_a_single_probe() {
     assert_eq!(arrivals[3], 1502);
     assert!(arrivals[4] >= 2001, "{arrivals:?}");
     assert_eq!(arrivals.len(), 9);
+    let paths = ["/0", "/1", "/2", "/0", "/1", "/2", "/3", "/4", "/5"];
+    assert_eq!(rig.paths(), paths);
 }
 
 #[tokio::test(start_paused = true)]
@@ -146,7 +148,7 @@ async fn an_upstream_that_is_down_is_probed_while_the_others_wait() {
 #[tokio::test(start_paused = true)]
 async fn a_call_that_comes_back_after_its_time_is_over_ends_at_once() {
     let rig = Rig::new(r#"limits = ["1/h"]"#, PROMPT);
-    let mut account = Account::new(&rig.lane.0, Charge::ONE, None);
+    let mut account = Account::new(&rig.lane.0, Charge::ONE, None, rig.lane.dress());
     account.admit();
     let request = Outgoing::Parsed(Box::new(Request::new(Upload::default())));
     let (job, mut ticket) = job::pair(request, account, None);

@@ -49,7 +49,8 @@ async fn nor_in_answer_to_a_plain_request() {
     let rewrite = Rewrite::new(0, None, false, false, &[]).unwrap();
     let (mut timer, begin) = (Timer::default(), Instant::now());
     let request = head.request(&rewrite, b"");
-    let reply = rig.lane.call_plain(request, None, &mut timer, None).await;
-    assert_eq!(reply.err(), Some(Outcome::UpstreamTimeout));
+    let dress = rig.lane.dress();
+    let reply = rig.lane.call_plain(request, dress, None, &mut timer, None);
+    assert_eq!(reply.await.err(), Some(Outcome::UpstreamTimeout));
     assert_eq!(begin.elapsed().as_secs(), 100);
 }
