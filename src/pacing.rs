@@ -37,7 +37,7 @@ use tokio::time::Instant;
 
 use crate::config;
 use guard::Guard;
-use history::History;
+use history::{History, Ledger};
 use kinds::Kinds;
 use meter::Meter;
 use scope::{OTHERS, Scope};
@@ -74,6 +74,7 @@ pub(crate) struct Limits {
     cooldown: config::Cooldown,
     /// The most that a request can have cost so far.
     most: NonZeroU32,
+    ledger: Ledger,
     /// For how long nothing comes of it that a request was counted.
     slack: Duration,
     /// Whether the upstream ever said what is left.
@@ -91,6 +92,7 @@ impl Limits {
             scopes: scopes(settings),
             cooldown: settings.cooldown.clone(),
             most: settings.dearest(),
+            ledger: Ledger::default(),
             slack: slack(settings),
             learned: false,
             kinds: Kinds::default(),
@@ -117,6 +119,8 @@ impl Limits {
                 .reduce(History::or_farther),
         };
         let all = all.unwrap_or_default();
+        let lane = self.ledger.history(self.guard.open_since());
+        let none = History::default();
         let lost = olds.iter().filter_map(Scope::lost).max();
         for (scope, place) in self.scopes.iter_mut().zip(&places) {
             if let Some(lost) = lost {
@@ -127,10 +131,13 @@ impl Limits {
                 continue;
             };
             let old_limits = olds[place].limits().to_vec();
+            // Only the lane can have had none.
             if old_limits.is_empty() {
+                let all = all.clone().or_farther(lane.clone());
                 scope.begin_with(&all, self.most, std::iter::empty(), at);
             }
-            scope.inherit(&mut olds[place], self.most, at);
+            let lane = if old_limits.is_empty() { &none } else { &lane };
+            scope.inherit(&mut olds[place], lane, self.most, at);
             for charge in self.guard.open() {
                 scope.adopt(&old_limits, self.kinds.key(charge, place), charge);
             }
@@ -197,6 +204,7 @@ impl Limits {
                 *entered = key;
             }
         }
+        self.ledger.start([at, counted], &charge, 1);
         self.guard.start(at, charge.clone());
         Turn {
             number,
@@ -240,14 +248,17 @@ impl Limits {
             });
         }
         self.count(number, start, end, at);
-        let uncounted = matches!(end, End::Failed | End::Lost);
         let before = self.learned.then(|| self.budgets_ready_at(&charge, at));
-        self.ended(&charge, at, known, uncounted);
+        self.ended(&charge, at, known, end);
+        // With one less on its way more of what the upstream says is left can start.
+        let sooner = before.is_some_and(|before| self.budgets_ready_at(&charge, at) < before);
         let next = self.guard.next();
         let settings = self.cooldown.clone();
         let mut closed = Closed {
             cooldown: None,
-            sooner: self.release(&charge, number, end, at) || matches!(end, End::Canceled),
+            sooner: self.release(&charge, number, end, at)
+                || sooner
+                || matches!(end, End::Canceled),
         };
         let epoch = self.epoch;
         let keyed = self.answers_are_keyed();
@@ -274,7 +285,7 @@ impl Limits {
             state.empty_until(until);
             closed.cooldown = Some(epoch + until);
         }
-        // With one less on its way more of what the upstream says is left can start.
+        // What it told may be more than was known.
         let sooner = |before| self.budgets_ready_at(&charge, at) < before;
         closed.sooner |= before.is_some_and(sooner);
         self.learned |= learned;
@@ -331,12 +342,14 @@ impl Limits {
 
     /// A request of `charge` waits for no answer any more, and may have been
     /// counted without one. `known` unless its keys were told apart otherwise.
-    fn ended(&mut self, charge: &Charge, at: Duration, known: bool, uncounted: bool) {
+    fn ended(&mut self, charge: &Charge, at: Duration, known: bool, end: End<'_>) {
         let ended = |state: &mut State| {
             state.pending = state.pending.saturating_sub(1);
             state.budgets.ended(at);
-            if uncounted {
-                state.budgets.spent(1);
+            match end {
+                End::Answered(_) | End::Refused(..) => state.budgets.answered(at),
+                End::Failed | End::Lost => state.budgets.spent(1),
+                End::Canceled => {}
             }
         };
         match known {
@@ -374,6 +387,7 @@ impl Limits {
         let at = self.time(at);
         // On its way for so long at most.
         let counted = at + self.guard.span();
+        self.ledger.start([at, counted], charge, times.get());
         for (index, scope) in self.scopes.iter_mut().enumerate() {
             let (_, state) = scope.enter(self.kinds.key(charge, index), at, counted);
             state.spent([at, counted], charge, times);

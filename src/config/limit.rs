@@ -66,6 +66,14 @@ pub enum CostRule {
 }
 
 impl Limit {
+    /// How long what was spent matters.
+    pub fn reach(&self) -> Duration {
+        match self.window {
+            true => self.period,
+            false => self.period.saturating_mul(self.burst.get()) / self.count.get(),
+        }
+    }
+
     /// The most that it would ever let start at once.
     pub fn most(&self) -> NonZeroU32 {
         match self.window {

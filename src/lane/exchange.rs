@@ -54,7 +54,8 @@ pub(super) enum Broken {
 enum Over {
     /// The upstream was silent for too long.
     Silent,
-    /// The request's whole time is over.
+    /// The request's whole time is over, most of which it waited for its turn, or
+    /// while its body still comes.
     Late,
     /// The drain time is over.
     Cut,
@@ -125,7 +126,8 @@ fn over<'a>(
     let end = account.end_of_time();
     let progress = account.progress().cloned();
     let bound = move |from: Instant| end.map_or(from + span, |end| end.min(from + span));
-    let mut until = bound(account.started());
+    let (arrived, started) = (account.arrived(), account.started());
+    let mut until = bound(started);
     let mut seen = 0;
     poll_fn(move |cx| {
         loop {
@@ -137,11 +139,12 @@ fn over<'a>(
                 .as_ref()
                 .map_or(0, |progress| progress.up.load(Ordering::Relaxed));
             let now = Instant::now();
-            if end.is_some_and(|end| end <= now) {
-                return Poll::Ready(Over::Late);
-            }
-            if passed == seen {
-                return Poll::Ready(Over::Silent);
+            match end.filter(|end| *end <= now) {
+                Some(end) if passed != seen || (end - started) * 2 < end - arrived => {
+                    return Poll::Ready(Over::Late);
+                }
+                None if passed != seen => {}
+                Some(_) | None => return Poll::Ready(Over::Silent),
             }
             seen = passed;
             until = bound(now);
@@ -166,8 +169,7 @@ async fn finish(
                 flight.lease.retire();
                 timed_out(shared, turn, spare, flight.account)
             }
-            // It had little time left when its turn came, which says nothing of
-            // the upstream.
+            // That says nothing of the upstream.
             Over::Late => {
                 turn.close(End::Lost, Instant::now());
                 Broken::Ended(flight.account.end(Outcome::UpstreamTimeout))

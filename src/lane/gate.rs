@@ -121,9 +121,10 @@ impl Gate {
                 return Pass::Stale;
             }
             let next = backlog.start(core, [began, arrived, now]);
-            // Shells do not count: there may be many in parked lines.
-            let shells = backlog.lines.len().saturating_sub(core.shared.waiting());
-            let held = backlog.lines.held().saturating_sub(shells);
+            // Shells do not count: there may be many, in parked lines as in others.
+            let (held, all) = (backlog.lines.held(), backlog.lines.len());
+            let live = core.shared.waiting().min(all);
+            let held = held * live / all.max(1);
             core.shared.held.store(held, Ordering::SeqCst);
             match next {
                 Ok(pass) => return pass,

@@ -134,11 +134,15 @@ impl Budgets {
         over.for_each(|budget| budget.since += 1);
     }
 
-    /// A request has ended by `now`, in whatever way: who waits for one to tell
-    /// more waits no longer.
+    /// A request has ended by `now`, in whatever way: if it told nothing, another can.
     pub(super) fn ended(&mut self, now: Duration) {
-        self.0
-            .retain(|budget| budget.until > now || budget.since == 0);
+        let over = self.0.iter_mut().filter(|budget| budget.until <= now);
+        over.for_each(|budget| budget.since = budget.since.saturating_sub(1));
+    }
+
+    /// The requests that are on their way will not be known when they end.
+    pub(super) fn orphan(&mut self) {
+        self.0.iter_mut().for_each(|budget| budget.since = 0);
     }
 
     /// An answer came at `now`: what was over says nothing any more.
@@ -245,12 +249,16 @@ mod tests {
         assert_eq!(budgets.ready_at(MINUTE, 1), MINUTE);
         budgets.started(MINUTE);
         assert_eq!(budgets.ready_at(MINUTE, 2), MINUTE + ASK_AGAIN);
-        let mut lost = budgets.clone();
-        lost.ended(MINUTE);
-        budgets.answered(MINUTE);
-        for budgets in [lost, budgets] {
-            assert_eq!(budgets.ready_at(MINUTE, 100), MINUTE);
+        budgets.ended(MINUTE);
+        assert_eq!(budgets.ready_at(MINUTE, 1), MINUTE);
+        for _ in 0..2 {
+            budgets.started(MINUTE);
         }
+        let mut orphans = budgets.clone();
+        orphans.orphan();
+        assert_eq!(orphans.ready_at(MINUTE, 0), MINUTE);
+        budgets.answered(MINUTE);
+        assert_eq!(budgets.ready_at(MINUTE, 100), MINUTE);
     }
 
     /// A minute for sixty: 0 are left after as many have been answered out of order.

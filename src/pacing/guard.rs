@@ -101,6 +101,12 @@ impl Guard {
         self.started.iter().flatten().map(|open| &open.charge)
     }
 
+    /// The same, each with the time of its start.
+    pub(super) fn open_since(&self) -> impl Iterator<Item = (Duration, &Charge)> {
+        let open = self.started.iter().flatten();
+        open.map(|open| (open.start, &open.charge))
+    }
+
     /// The same, to be changed.
     pub(super) fn open_mut(&mut self) -> impl Iterator<Item = &mut Charge> {
         let open = self.started.iter_mut().flatten();
@@ -127,11 +133,14 @@ impl Guard {
     /// it had been counted. `None` if it was closed.
     pub(super) fn answered(&mut self, turn: u64, now: Duration) -> Option<(Duration, Charge)> {
         let open = self.slot(turn)?.take()?;
+        // Its guard may have run out, see `expire`.
+        let latest = open.start + self.span();
         if let Span::Auto(trips) = &mut self.span {
             trips.answered(now.saturating_sub(open.start), now);
         }
         self.drop_closed();
-        Some((now.saturating_sub(self.floor()), open.charge))
+        let counted = now.saturating_sub(self.floor()).min(latest);
+        Some((counted, open.charge))
     }
 
     /// The answer to a turn that was taken at `start` came at `now`, after its guard

@@ -3,25 +3,50 @@
 //! Limits count requests or their costs, and each only as far back as its own
 //! period. Of each kind the log that reaches back the farthest is kept; where a
 //! limit needs the other kind, it takes a cost for as many requests, and a
-//! request for the most that one may have cost: never less than was spent.
+//! request for the most that one may have cost: never less than was spent. For a
+//! limit that reaches back farther than all of them, a [`Ledger`] tells what the
+//! whole lane has started, coarsely.
 
+use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::Charge;
 use super::meter::Meter;
 use crate::config::{Counts, Limit};
+
+/// How far back a ledger tells; as far as what survives a restart.
+const REACH: Duration = Duration::from_secs(3600);
+
+/// What a ledger has started within so long is one entry.
+const GRAIN: Duration = Duration::from_secs(4);
 
 /// When how much was spent, in the order of time.
 type Entries = Vec<(Duration, NonZeroU32)>;
 
 /// What is known of the past. Times are durations since the lane's epoch.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct History {
     costs: Log,
     requests: Log,
 }
 
+/// All that a lane has started in the last hour.
 #[derive(Debug, Default)]
+pub(super) struct Ledger(VecDeque<Started>);
+
+/// Requests that started close together.
+#[derive(Debug, Clone)]
+struct Started {
+    /// When the first did.
+    first: Duration,
+    /// When the last was counted, at the latest.
+    counted: Duration,
+    costs: u64,
+    requests: u64,
+}
+
+#[derive(Debug, Default, Clone)]
 struct Log {
     /// How far back it tells everything.
     reach: Duration,
@@ -74,6 +99,11 @@ impl History {
         self
     }
 
+    /// How far back it tells everything.
+    pub(super) fn reach(&self) -> Duration {
+        self.costs.reach.max(self.requests.reach)
+    }
+
     /// What a limit that `counts` has to count at `now`, in the order of time;
     /// `most` is what a request can have cost.
     pub(super) fn under(&self, counts: Counts, most: NonZeroU32, now: Duration) -> Entries {
@@ -95,6 +125,68 @@ impl History {
         match counts {
             Counts::Cost => &mut self.costs,
             Counts::Requests => &mut self.requests,
+        }
+    }
+}
+
+impl Ledger {
+    /// So many requests of `charge` start at `at`, not before those told so far, and are
+    /// counted at `counted` at the latest.
+    pub(super) fn start(&mut self, [at, counted]: [Duration; 2], charge: &Charge, times: u32) {
+        let costs = u64::from(charge.cost.get()) * u64::from(times);
+        let requests = u64::from(times);
+        if let Some(last) = self.0.back_mut().filter(|last| at < last.first + GRAIN) {
+            last.counted = last.counted.max(counted);
+            last.costs = last.costs.saturating_add(costs);
+            last.requests = last.requests.saturating_add(requests);
+            return;
+        }
+        let oldest = at.saturating_sub(REACH);
+        while self
+            .0
+            .pop_front_if(|first| first.counted < oldest)
+            .is_some()
+        {}
+        self.0.push_back(Started {
+            first: at,
+            counted,
+            costs,
+            requests,
+        });
+    }
+
+    /// What it tells, without what is `open`: on its way, since when.
+    pub(super) fn history<'a>(
+        &self,
+        open: impl Iterator<Item = (Duration, &'a Charge)>,
+    ) -> History {
+        let mut all = self.0.clone();
+        for (start, charge) in open {
+            let place = all.partition_point(|entry| entry.first <= start);
+            let entry = place.checked_sub(1).and_then(|place| all.get_mut(place));
+            if let Some(entry) = entry {
+                entry.costs = entry.costs.saturating_sub(charge.cost.get().into());
+                entry.requests = entry.requests.saturating_sub(1);
+            }
+        }
+        let lates = all
+            .iter()
+            .map(|entry| entry.counted.saturating_sub(entry.first));
+        let late = lates.max().unwrap_or_default();
+        let log = |spent: fn(&Started) -> u64| Log {
+            reach: REACH,
+            late,
+            entries: all
+                .iter()
+                .filter_map(|entry| {
+                    let spent = u32::try_from(spent(entry)).unwrap_or(u32::MAX);
+                    Some((entry.counted, NonZeroU32::new(spent)?))
+                })
+                .collect(),
+        };
+        History {
+            costs: log(|entry| entry.costs),
+            requests: log(|entry| entry.requests),
         }
     }
 }

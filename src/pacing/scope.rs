@@ -241,24 +241,36 @@ impl Scope {
             for state in known.values_mut() {
                 state.pending = 0;
                 state.cooldown.orphan();
+                state.budgets.orphan();
             }
         }
     }
 
-    /// Takes over what `old`, a scope of the same kind, knows at `now`. A request
-    /// can have cost `most`.
-    pub(super) fn inherit(&mut self, old: &mut Self, most: NonZeroU32, now: Duration) {
+    /// Takes over what `old`, a scope of the same kind, knows at `now`; of the lane's
+    /// limits those that reach farther get what `lane` tells. A request can have cost
+    /// `most`.
+    pub(super) fn inherit(
+        &mut self,
+        old: &mut Self,
+        lane: &History,
+        most: NonZeroU32,
+        now: Duration,
+    ) {
         let old_limits = &old.limits;
         match (&mut self.states, &mut old.states) {
             (States::Lane(state), States::Lane(old_state)) => {
                 let empty = Box::new(State::new(&[], false));
                 let old_state = std::mem::replace(old_state, empty);
-                state.inherit(&self.limits, *old_state, old_limits, most, now);
+                let history = History::of(old_limits, &old_state.meters, now);
+                let pasts = [&history, lane];
+                state.inherit(&self.limits, *old_state, old_limits, pasts, most, now);
             }
             (States::Keyed { known, .. }, States::Keyed { known: olds, .. }) => {
                 for (key, old_state) in olds.drain() {
                     let mut state = State::new(&self.limits, true);
-                    state.inherit(&self.limits, old_state, old_limits, most, now);
+                    let history = History::of(old_limits, &old_state.meters, now);
+                    let pasts = [&history, &history];
+                    state.inherit(&self.limits, old_state, old_limits, pasts, most, now);
                     known.insert(key, state);
                 }
             }

@@ -58,6 +58,7 @@ impl State {
         self.cooldown = others.cooldown.clone();
         self.cooldown.orphan();
         self.budgets = others.budgets.clone();
+        self.budgets.orphan();
         self.budgets.spent(others.pending);
     }
 
@@ -119,21 +120,31 @@ impl State {
     }
 
     /// Takes over what `old` knows. A limit that stays keeps its meter; another
-    /// gets what was spent under the old ones.
+    /// gets what was spent by the first of the `pasts`, or, if it reaches back farther
+    /// than that, by the second.
     pub(super) fn inherit(
         &mut self,
         limits: &[Limit],
         old: Self,
         old_limits: &[Limit],
+        [near, far]: [&History; 2],
         most: NonZeroU32,
         now: Duration,
     ) {
-        let history = History::of(old_limits, &old.meters, now);
+        let longest = old_limits.iter().map(Limit::reach).max();
         let mut olds: Vec<_> = old_limits.iter().zip(old.meters).collect();
         for (limit, meter) in limits.iter().zip(&mut self.meters) {
             match olds.iter().position(|(old, _)| *old == limit) {
                 Some(same) => *meter = olds.swap_remove(same).1,
-                None => meter.recall(history.under(limit.counts, most, now)),
+                None => {
+                    // What is missing of a bucket is enough for another.
+                    let known = match limit.window {
+                        true => near.reach(),
+                        false => longest.unwrap_or_default(),
+                    };
+                    let past = if limit.reach() > known { far } else { near };
+                    meter.recall(past.under(limit.counts, most, now));
+                }
             }
         }
         self.cooldown = old.cooldown;
@@ -143,7 +154,6 @@ impl State {
 
     /// The answer to turn `number` told `readings`; the turn `next` starts next.
     pub(super) fn learn(&mut self, readings: &[Reading], at: Duration, [turn, next]: [u64; 2]) {
-        self.budgets.answered(at);
         for reading in readings {
             let count = Count {
                 name: reading.name,

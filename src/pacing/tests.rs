@@ -243,6 +243,19 @@ fn an_answer_that_comes_after_its_guard_widens_it() {
     assert_eq!(rig.limits.guard(), SECOND);
 }
 
+/// Found by a review: an answer that was waited for was counted later than its guard.
+#[test]
+fn an_answer_that_is_waited_for_costs_no_more_than_a_guard() {
+    let mut rig = Rig::new(&[], SECOND);
+    let minute = SECOND * 60;
+    rig.limits = Limits::new(&automatic(&[limit(50, minute, 50, true)]), rig.start);
+    let trip = |nth: u64| SECOND * 20 + SECOND / 1000 * (nth * 7919 % 10_000) as u32;
+    let starts: Vec<_> = (0..1001).map(|nth| rig.start(Some(trip(nth)))).collect();
+    let taken = starts[1000] - starts[500];
+    let period = slow_second() * 60 + SECOND / 4;
+    assert!(taken <= period * 10 + SECOND, "{taken:?}");
+}
+
 /// Whose place comes back as soon as its answer is there.
 #[test]
 fn a_place_is_held_until_the_answer_however_long_that_always_takes() {

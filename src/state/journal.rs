@@ -389,11 +389,7 @@ fn unknown(files: &Files, found: &Found, fresh: bool, clock: Clock) -> Past {
 
 /// How long ago what was spent can still matter.
 pub(crate) fn reach(settings: &config::Upstream) -> Duration {
-    let limits = settings.limits.iter();
-    let spans = limits.map(|limit| match limit.window {
-        true => limit.period,
-        false => limit.period.saturating_mul(limit.burst.get()) / limit.count.get(),
-    });
+    let spans = settings.limits.iter().map(config::Limit::reach);
     let longest = spans.max().unwrap_or_default().max(LEAST_REACH);
     // The upstream's clock may be slower, and the last request still on its way.
     longest.saturating_add(longest / 100)

@@ -82,6 +82,27 @@ fn a_limit_that_changes_counts_what_was_spent_as_it_counts_itself() {
     assert!(!rig.may_start(&cost(5)));
 }
 
+/// Only what the old limit itself remembered was known: a second.
+#[test]
+fn a_limit_that_reaches_farther_than_the_old_ones_counts_the_last_hour() {
+    let minute = limit(12, SECOND * 60, 12, true);
+    for before in [&[limit(10, SECOND, 10, true)][..], &[]] {
+        let mut rig = rig(before, 1);
+        for _ in 0..10 {
+            rig.start(Some(TRIP));
+        }
+        rig.advance(rig.now + SECOND * 5);
+        // On its way, so it counts once.
+        let open = rig.take(Charge::ONE);
+        rig.reload(std::slice::from_ref(&minute));
+        assert_eq!(rig.left(), 1, "{before:?}");
+        rig.close(open, End::Answered(&[]));
+        assert!(rig.start(Some(TRIP)) < SECOND * 6);
+        let next = rig.start(Some(TRIP));
+        assert!(next > SECOND * 60 && next < SECOND * 61, "{next:?}");
+    }
+}
+
 /// A lower limit was charged with all that had been spent, so that its spacing
 /// held the lane for hours after its window was free again.
 #[test]
