@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use pacegate::cli::{self, Cli, Command};
-use pacegate::config::{Config, filter, preset};
+use pacegate::config::{self, Config, filter, preset};
 use pacegate::daemon::{Daemon, DaemonError, Reload};
 use pacegate::demo;
 use pacegate::{signals, telemetry};
@@ -51,11 +51,30 @@ fn run(cli: &Cli) -> ExitCode {
     }
 }
 
+/// What is paced how: that limits are missing is no fault, and should be seen.
+fn told(upstream: &config::Upstream) -> String {
+    let (name, host) = (&upstream.name, &upstream.url.authority);
+    let labels: Vec<_> = upstream
+        .limits
+        .iter()
+        .map(|limit| limit.label.as_str())
+        .collect();
+    match labels.is_empty() {
+        true => format!("upstream.{name}: {host}, no limits but `max_in_flight`"),
+        false => format!("upstream.{name}: {host}, {}", labels.join(", ")),
+    }
+}
+
 fn check(cli: &Cli) -> ExitCode {
     match load(cli) {
         Ok(config) => match Daemon::check(&config) {
             Ok(()) => {
                 println!("{}: ok", cli.config.display());
+                config
+                    .upstreams
+                    .iter()
+                    .map(told)
+                    .for_each(|told| println!("{told}"));
                 ExitCode::SUCCESS
             }
             Err(error) => fail(

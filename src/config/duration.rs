@@ -133,7 +133,7 @@ fn suggest(text: &str) -> Option<String> {
         return Some(lower);
     }
     if matches!(name.trim(), "w" | "week" | "weeks") {
-        let days = digits.parse::<u64>().ok()?.checked_mul(7)?;
+        let days = digits.parse::<u64>().ok()?.checked_mul(7)?.max(1);
         return Some(format!("{days}d"));
     }
     let exact = without_fraction(digits, name);

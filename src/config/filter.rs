@@ -47,7 +47,10 @@ fn one(text: &str, entry: &str) -> Result<(), Fault> {
     let Some((part, level)) = entry.split_once('=') else {
         return match is_level(entry) {
             true => Ok(()),
-            false => Err(wrong("is not a level", EXPECTED).meant(suggest(entry.trim()))),
+            false => {
+                let meant = suggest(entry.trim(), text.split(',').any(is_level));
+                Err(wrong("is not a level", EXPECTED).meant(meant))
+            }
         };
     };
     if !is_part(part) {
@@ -66,12 +69,13 @@ fn one(text: &str, entry: &str) -> Result<(), Fault> {
 }
 
 /// What was probably meant by a word that is no level. One that names no part for
-/// certain stands for a level: as a part it would log nothing of ours.
-fn suggest(word: &str) -> Option<String> {
+/// certain stands for a level, unless that is there: as a part it would log nothing
+/// of ours.
+fn suggest(word: &str, has_level: bool) -> Option<String> {
     if let Some(level) = nearest(word, LEVELS) {
         return Some(level.to_owned());
     }
-    let names_part = word == "pacegate" || word.contains("::");
+    let names_part = has_level || word == "pacegate" || word.contains("::");
     is_part(word).then(|| match names_part {
         true => format!("{word}=debug"),
         false => "debug".to_owned(),

@@ -165,6 +165,13 @@ impl Lanes {
     fn apply(&mut self, config: Config) -> Result<(), DaemonError> {
         let dialers = dialers(&config)?;
         let known = self.roster.borrow().all();
+        if let Some((from, to)) = renamed(&self.config, &config) {
+            let why = format!(
+                "it is what `upstream.{from}` was, whose limits would begin anew beside what \
+                 waits there: an upstream is renamed while pacegate does not run"
+            );
+            return Err(DaemonError::Upstream(to, why.into()));
+        }
         let mut lanes = Vec::new();
         let mut kept = Vec::new();
         for (upstream, dialer) in config.upstreams.iter().zip(dialers) {
@@ -310,6 +317,23 @@ fn is_reached_as(old: &config::Upstream, new: &config::Upstream) -> bool {
         && steps(&old.timeouts) == steps(&new.timeouts)
         // What is in the files may have changed.
         && !has_files(&new.tls)
+}
+
+/// The old and the new name of an upstream with limits that `new` has under another
+/// name. One with another secret is another's, and so are its limits.
+fn renamed(old: &Config, new: &Config) -> Option<(String, String)> {
+    let has = |config: &Config, name: &str| config.upstreams.iter().any(|known| known.name == name);
+    let gone = |before: &&config::Upstream| !has(new, &before.name) && !before.limits.is_empty();
+    let added = |upstream: &&config::Upstream| !has(old, &upstream.name);
+    new.upstreams.iter().filter(added).find_map(|upstream| {
+        let same = |before: &&config::Upstream| {
+            before.url == upstream.url
+                && before.route == upstream.route
+                && before.headers == upstream.headers
+        };
+        let before = old.upstreams.iter().filter(gone).find(same)?;
+        Some((before.name.clone(), upstream.name.clone()))
+    })
 }
 
 fn has_files(tls: &config::Tls) -> bool {

@@ -82,14 +82,21 @@ impl UploadError {
 pub(crate) struct Progress {
     pub(crate) up: AtomicU64,
     pub(crate) down: AtomicU64,
-    /// Whether the request body has come to its end.
+    /// Whether all of the request body has come, and whether its end has: an HTTP/2
+    /// stream may end in a frame of its own.
     sent: AtomicBool,
+    ended: AtomicBool,
 }
 
 impl Progress {
     /// Whether the caller has sent all of its body.
     pub(crate) fn is_sent(&self) -> bool {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing is waited for any more, not even an end.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 }
 
@@ -273,14 +280,17 @@ impl Rest {
         let frame = match frame {
             None => {
                 self.progress.sent.store(true, Ordering::Relaxed);
+                self.progress.ended.store(true, Ordering::Relaxed);
                 return Poll::Ready(None);
             }
             Some(Err(error)) => return Poll::Ready(Some(Err(UploadError::Broken(error)))),
             Some(Ok(frame)) => frame,
         };
-        if self.is_last(&frame) {
-            self.progress.sent.store(true, Ordering::Relaxed);
-        }
+        let ended = frame.is_trailers() || self.incoming.is_end_stream();
+        self.progress.ended.store(ended, Ordering::Relaxed);
+        // Over HTTP/1.1 nobody asks for more than as many bytes as were announced.
+        let sent = ended || self.incoming.size_hint().exact() == Some(0);
+        self.progress.sent.store(sent, Ordering::Relaxed);
         let length = frame.data_ref().map_or(0, Bytes::len) as u64;
         Poll::Ready(Some(match self.left.checked_sub(length) {
             None => Err(UploadError::TooLarge),
@@ -289,14 +299,6 @@ impl Rest {
                 Ok(frame)
             }
         }))
-    }
-
-    /// Whether nothing of the body follows `frame`. Its end is not always asked for:
-    /// not after trailers, and over HTTP/1.1 not after as many bytes as were announced.
-    fn is_last(&self, frame: &Frame<Bytes>) -> bool {
-        frame.is_trailers()
-            || self.incoming.is_end_stream()
-            || self.incoming.size_hint().exact() == Some(0)
     }
 }
 

@@ -68,7 +68,8 @@ impl Dress {
         let set = |name: &HeaderName| old.headers.iter().any(|(set, _)| set == name);
         head::remove(headers, set);
         // Where the old one's stands, the caller's own is not known any more.
-        let replaced = !old.keep_host && headers.get(HOST) == Some(&old.host);
+        let own = headers.get(HOST).is_some_and(|host| *host != old.host);
+        let replaced = !old.keep_host && !own;
         if !self.keep_host || replaced {
             headers.insert(HOST, self.host.clone());
         }

@@ -97,6 +97,7 @@ impl Lease {
         let sent = match apart {
             true => Err(Box::pin(tunnel::send_apart(
                 Arc::clone(&self.core),
+                Arc::clone(&self.link.dialer),
                 request,
                 turn,
                 asker,

@@ -166,6 +166,10 @@ impl Passage {
         let Flight { mut lease, account } = *flight;
         // An upload that was answered early stops: its connection closes.
         let sent = account.progress().is_none_or(|body| body.is_sent());
+        if account.progress().is_some_and(|body| !body.is_ended()) {
+            // Over HTTP/2 its stream takes up room until its end comes.
+            lease.retire();
+        }
         account.end(Outcome::Completed);
         lease.take_back(&mut self.incoming);
         match sent {

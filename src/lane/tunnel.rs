@@ -31,7 +31,7 @@ use super::{Core, Lane, Shared};
 use crate::http::interim::Asker;
 use crate::http::upgrade;
 use crate::outcome::Outcome;
-use crate::upstream::{Outgoing, SendError, Sent};
+use crate::upstream::{Dialer, Outgoing, SendError, Sent};
 use pipe::{Moved, Pipe};
 
 mod frames;
@@ -168,13 +168,13 @@ impl<'a> Dialing<'a> {
 
 impl Drop for Dialing<'_> {
     fn drop(&mut self) {
-        self.leaving = None;
         let charge = self.shared.limits().charge(self.turn);
         // It was written down when the turn was taken, which may be long ago; a restart
         // must count it from now on.
         if let (Some(journal), Some(charge)) = (&self.shared.journal, charge) {
             journal.spend(&charge, Instant::now());
         }
+        self.leaving = None;
         // Who started after it had to be taken for not yet counted.
         self.shared.gate.ring(true);
     }
@@ -185,11 +185,11 @@ impl Drop for Dialing<'_> {
 /// (RFC 9113, section 8.6).
 pub(super) async fn send_apart(
     core: Arc<Core>,
+    dialer: Arc<Dialer>,
     request: Outgoing,
     turn: Option<u64>,
     asker: Option<Asker>,
 ) -> Sent {
-    let dialer = Arc::clone(&core.link.load().dialer);
     let dialing = turn.map(|turn| Dialing::new(&core.shared, turn, dialer.longest()));
     let dialed = dialer.connect_http1().await;
     drop(dialing);

@@ -72,8 +72,14 @@ async fn check_accepts_the_sample() {
     let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/proxy.toml");
     let ended = run(&["check", "--config", sample]).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.said.contains("proxy.toml"), "{ended:?}");
+    let told = "proxy.toml: ok\nupstream.example: api.example.com, 10/s\n";
+    assert!(ended.said.ends_with(told), "{ended:?}");
     assert_eq!(ended.complained, "");
+    let (_folder, file) =
+        settings("listen = \"127.0.0.1:8080\"\n[upstream.a]\nurl = \"http://a\"\n");
+    let ended = run(&["check", "--config", &file]).await;
+    let told = "upstream.a: a, no limits but `max_in_flight`\n";
+    assert!(ended.said.ends_with(told), "{ended:?}");
 }
 
 #[tokio::test]

@@ -93,6 +93,20 @@ async fn a_lane_that_comes_back_before_it_is_gone_is_the_same() {
     proxy.get("/a").await.assert_refusal(503, "wait_too_long");
 }
 
+/// Found by a review: what waited under the old name and what came under the new one
+/// were sent at the full rate each.
+#[tokio::test]
+async fn an_upstream_with_limits_cannot_be_renamed() {
+    let upstream = Upstream::answering(ok("ok")).await;
+    let toml = api(&upstream, "limits = [\"1/h\"]");
+    let proxy = Proxy::start(&toml);
+    let renamed = toml.replace("upstream.api", "upstream.other");
+    assert!(!proxy.reload(&renamed).await);
+    // With another secret it is another's.
+    let anothers = format!("{renamed}headers = {{ x-key = \"1\" }}\n");
+    assert!(proxy.reload(&anothers).await);
+}
+
 /// What waited in a lane that was taken out and came back with another url went to the
 /// old one: the core had forgotten its part of the lane, whose workers went on.
 #[tokio::test]

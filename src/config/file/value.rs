@@ -103,9 +103,10 @@ impl Form for Guard {
         word_or_duration::<Self>(text, "auto").map(|time| time.map_or(Self::Auto, Self::Fixed))
     }
 
-    /// No request is on its way for seconds.
+    /// Few requests are on their way for seconds.
     fn with_unit(number: u64) -> String {
-        format!("{number}ms")
+        let unit = if number < 10 { "s" } else { "ms" };
+        format!("{number}{unit}")
     }
 }
 

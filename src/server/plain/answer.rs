@@ -75,14 +75,15 @@ impl Answer {
         }
         let announced = parts.headers.get(CONTENT_LENGTH);
         let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
+        let left = announced.or(exact);
         Self {
             bytes,
             written: 0,
-            state: match bare || body.is_end_stream() {
+            state: match bare || body.is_end_stream() || left == Some(0) {
                 true => State::Whole,
                 false => State::More,
             },
-            left: announced.or(exact),
+            left,
             closes,
             end,
             body,
@@ -99,7 +100,8 @@ impl Answer {
                     if let Ok(data) = frame.into_data() {
                         self.add(&data);
                     }
-                    if self.body.is_end_stream() {
+                    // An HTTP/2 upstream may end its stream after the last byte.
+                    if self.body.is_end_stream() || self.left == Some(0) {
                         self.end();
                     }
                 }
