@@ -1,6 +1,6 @@
 //! One upstream's lane: its queue, its limits, its gate and its workers.
 //!
-//! A [`Lane`] is the handle of one core; what all cores share is in `Shared`.
+//! A [`Lane`] is the handle of one core (`core`); what all cores share is in `Shared`.
 //! A request goes this way:
 //!
 //! - While nobody waits and the limits allow, [`Lane::call`] is its own worker:
@@ -25,29 +25,25 @@
 //! Shutdown: the daemon sets `cut` when the drain time is over; everything that
 //! waits here then ends as `draining`. Tasks end with their core's runtime.
 
-use std::future::{Future, poll_fn};
-use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroU64};
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::Poll;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ::http::{Response, request};
+use ::http::Response;
 use arc_swap::{ArcSwap, Guard};
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::config;
 use crate::metrics::{Cells, Snapshot};
 use crate::outcome::Outcome;
-use crate::pacing::alarm::Alarm;
 use crate::pacing::{Charge, Limits};
 use crate::state::{Clock, Journal, Past, reach};
 use crate::upstream::Dialer;
 use charge::{Seed, Tariff};
+use core::Core;
+pub(crate) use core::{Lane, WeakLane};
 pub(crate) use dress::Dress;
 use gate::Gate;
 use job::Job;
@@ -66,6 +62,7 @@ pub(crate) mod bench;
 mod bound;
 mod call;
 mod charge;
+mod core;
 mod dress;
 mod exchange;
 mod gate;
@@ -131,30 +128,6 @@ pub(crate) struct Shared {
     cut: watch::Receiver<bool>,
     /// One set per core.
     cells: Vec<Arc<Cells>>,
-}
-
-/// One core's part of a lane. Cloning it is cheap.
-#[derive(Debug, Clone)]
-pub(crate) struct Lane(Arc<Core>);
-
-/// A [`Lane`] that others keep alive: the routes to it, and its requests.
-#[derive(Debug)]
-pub(crate) struct WeakLane(Weak<Core>);
-
-#[derive(Debug)]
-struct Core {
-    shared: Arc<Shared>,
-    cells: Arc<Cells>,
-    link: ArcSwap<Link>,
-    /// What is put on requests: it changes with the link, so that no address sees a
-    /// secret that is for another.
-    dress: ArcSwap<Dress>,
-    /// Its place among the cores.
-    number: usize,
-    /// Tells that a connection has closed, or that there is another link.
-    closed: Arc<watch::Sender<()>>,
-    alarm: Alarm,
-    runtime: Handle,
 }
 
 impl Shared {
@@ -332,106 +305,6 @@ impl Shared {
         // The sender lives as long as the daemon.
         let _ = self.cut.clone().wait_for(|cut| *cut).await;
     }
-}
-
-impl Lane {
-    /// The part of `shared` that runs on the current runtime, as core `core`.
-    pub(crate) fn new(shared: &Arc<Shared>, core: usize, alarm: Alarm) -> Self {
-        let lane = Self(Arc::new(Core {
-            cells: Arc::clone(&shared.cells[core]),
-            link: ArcSwap::from_pointee(shared.link(core)),
-            dress: ArcSwap::new(shared.dress.load_full()),
-            number: core,
-            closed: Arc::default(),
-            alarm,
-            runtime: Handle::current(),
-            shared: Arc::clone(shared),
-        }));
-        let closed = lane.0.closed.subscribe();
-        tokio::spawn(warm::keep(Arc::downgrade(&lane.0), closed));
-        tokio::spawn(sweep(Arc::downgrade(&lane.0)));
-        lane
-    }
-
-    /// Whether it is a part of `shared`.
-    pub(crate) fn is_of(&self, shared: &Arc<Shared>) -> bool {
-        Arc::ptr_eq(&self.0.shared, shared)
-    }
-
-    /// Follows a change of the settings, on the core's own thread.
-    pub(crate) fn follow(&self) {
-        let core = &self.0;
-        let current = core.shared.dialer.load_full();
-        if !Arc::ptr_eq(&core.link.load().dialer, &current) {
-            core.link.store(Arc::new(core.shared.link(core.number)));
-            core.closed.send_replace(());
-        }
-        // Together with the link: nothing is sent on this thread meanwhile.
-        core.dress.store(core.shared.dress.load_full());
-        // More calls may be allowed at once.
-        worker::hire(core);
-    }
-
-    /// The same, for as long as somebody else has it.
-    pub(crate) fn downgrade(&self) -> WeakLane {
-        WeakLane(Arc::downgrade(&self.0))
-    }
-
-    /// The settings of the lane.
-    pub(crate) fn settings(&self) -> Arc<config::Upstream> {
-        self.0.shared.settings.load_full()
-    }
-
-    /// What is to be put on requests of this core.
-    pub(crate) fn dress(&self) -> Arc<Dress> {
-        self.0.dress.load_full()
-    }
-
-    /// What the request with `head` from `caller` costs. Takes from the head
-    /// what is meant for us alone.
-    pub(crate) fn charge(&self, head: &mut request::Parts, caller: Option<IpAddr>) -> Charge {
-        self.0.shared.tariff.load().charge(head, caller)
-    }
-
-    /// How long a request of `charge` that ended as `outcome` had better stay
-    /// away.
-    pub(crate) fn retry_after(&self, charge: &Charge, outcome: Outcome) -> Duration {
-        let shared = &self.0.shared;
-        let wait = shared.wait(charge);
-        match outcome {
-            // By then so many have gone that this one would have been admitted.
-            Outcome::WaitTooLong => wait.saturating_sub(shared.settings().longest_wait()),
-            _ => wait,
-        }
-    }
-}
-
-impl WeakLane {
-    /// The lane, unless it is gone.
-    pub(crate) fn upgrade(&self) -> Option<Lane> {
-        self.0.upgrade().map(Lane)
-    }
-}
-
-/// Drops connections that are not used any more, from time to time and when one
-/// closes, as long as there is `core`.
-async fn sweep(core: Weak<Core>) {
-    let mut pause = pin!(sleep(Duration::ZERO));
-    poll_fn(|cx| {
-        let Some(core) = core.upgrade() else {
-            return Poll::Ready(());
-        };
-        let now = Instant::now();
-        core.link.load().pool.sweep(now, cx.waker());
-        if pause.as_mut().poll(cx).is_ready() {
-            let idle = core.shared.settings().connection.idle_timeout;
-            pause.as_mut().reset(now + idle / 2);
-            // Asks to be woken then.
-            let _: Poll<()> = pause.as_mut().poll(cx);
-        }
-        Poll::Pending
-    })
-    .await;
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use files::Files;
 pub(crate) use journal::{Journal, reach};
 pub(crate) use past::Past;
 
+mod book;
 mod checksum;
 mod clock;
 mod files;

@@ -11,23 +11,20 @@
 //! The daemon tends all journals once a second, off the cores: it syncs what
 //! was written, thins out what has grown, and begins anew after an error.
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::num::{NonZeroU32, NonZeroU64};
+use std::io;
+use std::num::NonZeroU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::book::{Book, SPAN};
 use super::clock::{Clock, hash, nanos};
 use super::files::{Files, Found};
 use super::past::Past;
-use super::record::{Paused, Record, Reserved, Spent};
+use super::record::{Paused, Record, Reserved};
 use crate::config::{self, Per};
 use crate::pacing::Charge;
-
-/// For how long turns are reserved.
-pub(super) const SPAN: Duration = Duration::from_millis(50);
 
 /// Turns that are reserved at once where there is no limit.
 const UNLIMITED: u32 = 4096;
@@ -49,23 +46,6 @@ pub(crate) struct Journal {
     book: Mutex<Book>,
     /// Held by who changes the files; taken before `book`, never on a core.
     tending: Mutex<Tending>,
-}
-
-#[derive(Debug)]
-struct Book {
-    /// `None` after an error, until it could be begun anew.
-    file: Option<File>,
-    length: u64,
-    /// Whether something was written since the last sync.
-    dirty: bool,
-    clock: Clock,
-    /// Turns that are reserved at once; 1 for a record of each.
-    batch: u32,
-    /// The number of the kinds whose keys are written now.
-    kinds: u32,
-    /// Of these `used` have started, unlike in a record.
-    reserved: Reserved,
-    record: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -303,7 +283,7 @@ impl Journal {
     /// From now on writing fails.
     #[cfg(test)]
     pub(super) fn break_file(&self) {
-        self.book().file = Some(File::open("/dev/null").unwrap());
+        self.book().file = Some(std::fs::File::open("/dev/null").unwrap());
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -312,64 +292,6 @@ impl Journal {
 
     fn tending(&self) -> MutexGuard<'_, Tending> {
         self.tending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Book {
-    fn spend(&mut self, charge: &Charge, now: Instant) -> io::Result<()> {
-        let at = self.clock.wall(now);
-        if self.batch == 1 || *charge != Charge::ONE {
-            let times = NonZeroU32::MIN;
-            let charge = self.known(charge);
-            return self.write(&Record::Spent(Spent { at, times, charge }));
-        }
-        let reserved = &mut self.reserved;
-        if reserved.used == reserved.turns || at > reserved.until {
-            self.reserve(at, self.batch)?;
-        }
-        self.reserved.used += 1;
-        Ok(())
-    }
-
-    /// `charge` with the keys that the file tells apart: none if the kinds change
-    /// this instant.
-    fn known(&self, charge: &Charge) -> Charge {
-        match charge.kinds == self.kinds {
-            true => charge.clone(),
-            false => Charge::of(charge.cost),
-        }
-    }
-
-    /// Reserves so many turns, and says what was used of the last ones.
-    fn reserve(&mut self, at: u64, turns: u32) -> io::Result<()> {
-        let next = Reserved {
-            at,
-            until: at.saturating_add(nanos(SPAN)),
-            turns,
-            used: self.reserved.used,
-        };
-        self.write(&Record::Reserved(next))?;
-        self.reserved = Reserved { used: 0, ..next };
-        Ok(())
-    }
-
-    /// Closes the reservation if it ends before `now`.
-    fn settle(&mut self, now: u64) -> io::Result<()> {
-        if self.reserved.turns > 0 && self.reserved.until < now {
-            self.reserve(self.reserved.until, 0)?;
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, record: &Record) -> io::Result<()> {
-        let Some(file) = &mut self.file else {
-            return Ok(());
-        };
-        self.record.clear();
-        record.write(&mut self.record);
-        self.dirty = true;
-        self.length += self.record.len() as u64;
-        file.write_all(&self.record)
     }
 }
 

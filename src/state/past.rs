@@ -155,7 +155,7 @@ impl Past {
             self.add(last.until, last.turns);
         }
         // A clock that was set back since would hide these for long.
-        let latest = now.saturating_add(nanos(super::journal::SPAN));
+        let latest = now.saturating_add(nanos(super::book::SPAN));
         let oldest = now.saturating_sub(nanos(reach));
         for spent in &mut self.spent {
             spent.at = spent.at.min(latest);
