@@ -12,8 +12,8 @@
 //! `history` hands on what was spent when one takes another's place (`past`),
 //! `ending` says what the end of a request tells, and `kinds` knows the keys of
 //! requests that came before the kinds changed.
-//! Beside them stand the `cooldown` after a refusal and what the upstream says
-//! of its own counts (`budget`).
+//! Beside them stand the `cooldown` after a refusal, what the upstream says of its
+//! own counts (`budget`), and what those who wait need of their keys (`claim`).
 //!
 //! Why the window promise holds. Take requests whose costs add up to more than
 //! the count, and call the one that started last X, its start `s`. When X
@@ -38,16 +38,18 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config;
+use claim::{Claim, PATIENCE};
 use guard::Guard;
 use history::Ledger;
 use kinds::Kinds;
-use scope::Scope;
+use scope::{OTHERS, Scope};
 use state::State;
-pub(crate) use turn::{Charge, Closed, End, Gauge, Hold, Reading, Turn};
+pub(crate) use turn::{Charge, Closed, End, Gauge, Hold, Rank, Reading, Turn};
 
 pub(crate) mod alarm;
 mod bucket;
 mod budget;
+mod claim;
 mod cooldown;
 mod ending;
 mod guard;
@@ -108,11 +110,46 @@ impl Limits {
     /// not. That time can turn out too early, never too late: ask again then.
     pub(crate) fn ready(&mut self, charge: &Charge, now: Instant) -> Result<(), Hold> {
         let at = self.settle(now);
+        self.ask(charge, None, at)
+    }
+
+    /// The same for one of several who wait, which stands at `rank` and was first asked
+    /// for at `since`: it leaves elder ones what they will need of the keys that both
+    /// have, which may hold it longer.
+    pub(crate) fn ready_in_order(
+        &mut self,
+        charge: &Charge,
+        rank: Rank,
+        since: Instant,
+        now: Instant,
+    ) -> Result<(), Hold> {
+        let at = self.settle(now);
+        let since = self.time(since);
+        let asked = self.ask(charge, Some(rank), at);
+        match asked {
+            Err(hold) if hold.keyed => Err(self.claim(charge, (rank, since), hold, at)),
+            asked => asked,
+        }
+    }
+
+    /// All that wait are asked anew, in their order; some may have gone.
+    pub(crate) fn ask_anew(&mut self) {
+        let scopes = self.scopes.iter_mut();
+        scopes.for_each(|scope| scope.claims.clear());
+    }
+
+    fn ask(&self, charge: &Charge, rank: Option<Rank>, at: Duration) -> Result<(), Hold> {
         let first = self.guard.first_counted(at);
+        let last = at + self.guard.span();
         let until = |(index, scope): (usize, &Scope)| {
-            let state = scope.get(self.kinds.key(charge, index));
+            let key = self.kinds.key(charge, index);
+            let state = scope.get(key);
             let unknown = scope.unknown_until().max(at);
-            state.map_or(unknown, |state| state.ready_at(at, charge, first))
+            let ready = state.map_or(unknown, |state| state.ready_at(at, charge, first));
+            match rank.filter(|_| ready <= at) {
+                Some(rank) => scope.yields_until(key, charge, rank, [at, last]),
+                None => ready,
+            }
         };
         let mut each = self.scopes.iter().enumerate().map(until);
         let lane = each.next().unwrap_or(at);
@@ -126,6 +163,50 @@ impl Limits {
             (_, true) => Err(hold(keyed, true)),
             (true, false) => Err(hold(lane, false)),
             (false, false) => Ok(()),
+        }
+    }
+
+    /// A request of `charge` waits for its keys at `at`, as `hold` says. Returns when to
+    /// ask again, which may be sooner: it claims nothing that will have come back by
+    /// then anyway, and nothing before its patience is over.
+    fn claim(
+        &mut self,
+        charge: &Charge,
+        (rank, since): (Rank, Duration),
+        hold: Hold,
+        at: Duration,
+    ) -> Hold {
+        let states = self.scopes.iter().enumerate();
+        let mut states =
+            states.filter_map(|(index, scope)| scope.get(self.kinds.key(charge, index)));
+        // When that comes, and what it says, nobody knows.
+        if states.any(|state| state.awaits_answer(at)) {
+            return hold;
+        }
+        let until = self.time(hold.until);
+        let span = self.guard.span();
+        let many = self.scopes.len() > 2;
+        let mut again = until;
+        for (index, scope) in self.scopes.iter_mut().enumerate().skip(1) {
+            let key = scope.known_as(self.kinds.key(charge, index));
+            if !many && key != OTHERS {
+                // All who share it stand in one line.
+                continue;
+            }
+            let reach = scope.reach();
+            let from = until
+                .saturating_sub(span + reach * 2)
+                .max(since + reach * PATIENCE);
+            match from > at {
+                true => again = again.min(from),
+                false => scope
+                    .claims
+                    .add(key, Claim::new(rank, charge.cost, until), at),
+            }
+        }
+        Hold {
+            until: self.epoch + again,
+            ..hold
         }
     }
 

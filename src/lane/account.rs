@@ -12,6 +12,7 @@ use ::http::StatusCode;
 use tokio::time::Instant;
 
 use super::{Core, Dress};
+use crate::config;
 use crate::http::body::Progress;
 use crate::http::interim::Asker;
 use crate::metrics::{Again, Phase};
@@ -156,14 +157,17 @@ impl Account {
     }
 
     /// It leaves the line without a turn, as `outcome`, or since the caller went away.
-    /// Where requests differ in cost, one that is cheaper may now go sooner.
-    pub(super) fn leave(self, outcome: Option<Outcome>) {
+    /// If the limits were `asked` for it, others may now go sooner, where they differ in
+    /// cost or in keys of several kinds.
+    pub(super) fn leave(self, outcome: Option<Outcome>, asked: bool) {
         let shared = Arc::clone(&self.core.shared);
         match outcome {
             Some(outcome) => drop(self.end(outcome)),
             None => drop(self),
         }
-        if !shared.settings().costs.is_empty() {
+        let differ =
+            |settings: &config::Upstream| !settings.costs.is_empty() || settings.kinds().len() > 1;
+        if asked && differ(&shared.settings()) {
             shared.gate.ring(true);
         }
     }

@@ -5,10 +5,10 @@
 //! so the order of jobs is by construction and nobody races for turns. The
 //! holder asks in this order: is there a live job, is my connection ready, do
 //! all limits allow a start; and takes the best job last, so that a caller who
-//! left meanwhile costs nothing. A job whose own keys must wait is passed over,
-//! one that all must wait for is not, however much it costs. The holder sleeps
-//! on its own core's alarm and sends from its own thread; the bell wakes it when
-//! something may now go sooner than the limits said.
+//! left meanwhile costs nothing. A job whose own keys must wait is passed over
+//! by all who leave it enough of them, one that all must wait for is not, however
+//! much it costs. The holder sleeps on its own core's alarm and sends from its own
+//! thread; the bell wakes it when something may now go sooner than the limits said.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -153,7 +153,7 @@ impl Gate {
         self.gather(&mut backlog, &core.shared);
         let mut taken = Vec::new();
         let mut kept = Lines::default();
-        backlog.lines.unpark_all();
+        backlog.ask_anew(&core.shared);
         while let Some(job) = backlog.lines.take_best() {
             match job.take_if(&due) {
                 Some(call) => taken.push(call),
@@ -200,15 +200,22 @@ impl Gate {
         }
         drop(put_back);
         if self.recheck.swap(false, Ordering::SeqCst) {
-            backlog.lines.unpark_all();
+            backlog.ask_anew(shared);
         }
         if backlog.lines.len() > 2 * shared.waiting() + SHELLS {
             backlog.lines.retain(Job::is_live);
+            shared.limits().ask_anew();
         }
     }
 }
 
 impl Backlog {
+    /// Lets all lines go on.
+    fn ask_anew(&mut self, shared: &Shared) {
+        self.lines.unpark_all();
+        shared.limits().ask_anew();
+    }
+
     /// Takes a turn and the best job, at the last of `times`; the worker began
     /// to get ready at the first and was at the gate at the second.
     ///
@@ -219,17 +226,17 @@ impl Backlog {
         self.lines.unpark(now);
         let mut limits = core.shared.limits();
         loop {
-            let Some(job) = self.lines.best() else {
+            let Some((rank, job)) = self.lines.best() else {
                 return match self.lines.next_unpark() {
                     Some(until) => Err(until),
                     None => Ok(Pass::Nobody),
                 };
             };
-            if !job.is_live() {
+            let Some(since) = job.ask(now) else {
                 self.lines.take_best();
                 continue;
-            }
-            match limits.ready(job.charge(), now) {
+            };
+            match limits.ready_in_order(job.charge(), rank, since, now) {
                 Err(hold) if hold.keyed => self.lines.park_best(hold.until),
                 Err(hold) => return Err(hold.until),
                 Ok(()) => {

@@ -52,6 +52,8 @@ struct Shell {
 #[derive(Debug)]
 struct Cell {
     call: Option<Call>,
+    /// When the limits were first asked for it: others may be held up behind it.
+    asked: Option<Instant>,
     /// How the caller's wait ended while the call was with a worker: nobody
     /// would end the call any more if it were put back.
     over: Option<Outcome>,
@@ -94,6 +96,7 @@ pub(super) fn pair(request: Outgoing, account: Account, place: Option<Place>) ->
                 _place: place,
                 in_line: None,
             }),
+            asked: None,
             over: None,
         }),
     }));
@@ -159,6 +162,12 @@ impl Job {
         &self.0.charge
     }
 
+    /// The limits are asked for it at `now`, if it is live. Returns when they first were.
+    pub(super) fn ask(&self, now: Instant) -> Option<Instant> {
+        let mut cell = self.cell();
+        cell.call.is_some().then(|| *cell.asked.get_or_insert(now))
+    }
+
     /// Whether the caller is still there and the call was not taken.
     pub(super) fn is_live(&self) -> bool {
         self.cell().call.is_some()
@@ -190,29 +199,30 @@ impl Ticket {
     /// Takes the call back and ends it as `outcome`; false if its turn has come. Then
     /// it gets no other.
     pub(super) fn end(&self, outcome: Outcome) -> bool {
-        let call = {
+        self.job.cell().over = Some(outcome);
+        self.leave(Some(outcome))
+    }
+
+    /// Takes the call back and ends it; false if there is none.
+    fn leave(&self, outcome: Option<Outcome>) -> bool {
+        // Outside the lock: what a call holds may take others when it goes.
+        let (call, asked) = {
             let mut cell = self.job.cell();
-            cell.over = Some(outcome);
-            cell.call.take()
+            (cell.call.take(), cell.asked.is_some())
         };
-        match call {
-            Some(call) => {
-                call.account.leave(Some(outcome));
-                true
-            }
-            None => false,
-        }
+        let Some(mut call) = call else {
+            return false;
+        };
+        call.in_line = None;
+        call.account.leave(outcome, asked);
+        true
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.reply.close();
-        // Outside the lock: what a call holds may take others when it goes.
-        let call = self.job.take();
-        if let Some(call) = call {
-            call.account.leave(None);
-        }
+        self.leave(None);
     }
 }
 

@@ -12,16 +12,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A place in the order. Who was put back goes before all others, by the time of its
-/// arrival, then by a number of its own.
-type Number = (Duration, u64);
+use crate::pacing::Rank;
 
 /// The lines of one lane.
 #[derive(Debug)]
 pub(super) struct Lines<T> {
     lines: HashMap<u64, Line<T>>,
-    /// The lines that are not parked, by the number of their head.
-    ready: BTreeMap<Number, u64>,
+    /// The lines that are not parked, by the place of their head.
+    ready: BTreeMap<Rank, u64>,
     parked: BTreeSet<(Instant, u64)>,
     /// Items in parked lines.
     held: usize,
@@ -31,7 +29,7 @@ pub(super) struct Lines<T> {
 
 #[derive(Debug)]
 struct Line<T> {
-    items: VecDeque<(Number, T)>,
+    items: VecDeque<(Rank, T)>,
     parked: Option<Instant>,
 }
 
@@ -59,10 +57,12 @@ impl<T> Lines<T> {
         self.push(key, arrived, item);
     }
 
-    /// The head of the line that is served next.
-    pub(super) fn best(&self) -> Option<&T> {
+    /// The head of the line that is served next, and its place in the order: who was
+    /// put back goes before all others, by the time of its arrival.
+    pub(super) fn best(&self) -> Option<(Rank, &T)> {
         let (_, key) = self.ready.first_key_value()?;
-        Some(&self.lines.get(key)?.items.front()?.1)
+        let (rank, item) = self.lines.get(key)?.items.front()?;
+        Some((*rank, item))
     }
 
     /// Takes what [`Lines::best`] shows.
@@ -146,24 +146,33 @@ impl<T> Lines<T> {
             items: VecDeque::new(),
             parked: None,
         });
-        let number = (arrived, self.next);
+        let rank = (arrived, self.next);
         self.next += 1;
         let head = line.items.front().map(|(head, _)| *head);
         let place = match line.items.back() {
-            Some((last, _)) if *last > number => {
-                line.items.partition_point(|(other, _)| *other < number)
+            Some((last, _)) if *last > rank => {
+                line.items.partition_point(|(other, _)| *other < rank)
             }
             _ => line.items.len(),
         };
-        line.items.insert(place, (number, item));
+        line.items.insert(place, (rank, item));
         self.len += 1;
-        if line.parked.is_some() {
-            self.held += 1;
-        } else if place == 0 {
-            if let Some(head) = head {
-                self.ready.remove(&head);
+        match line.parked {
+            Some(_) if place > 0 => self.held += 1,
+            // Another head may go sooner.
+            Some(until) => {
+                self.parked.remove(&(until, key));
+                line.parked = None;
+                self.held -= line.items.len() - 1;
+                self.ready.insert(rank, key);
             }
-            self.ready.insert(number, key);
+            None if place > 0 => {}
+            None => {
+                if let Some(head) = head {
+                    self.ready.remove(&head);
+                }
+                self.ready.insert(rank, key);
+            }
         }
     }
 
@@ -217,12 +226,25 @@ mod tests {
         }
         lines.park_best(now + Duration::from_secs(1));
         lines.push_back(1, "a3");
-        assert_eq!((lines.best(), lines.held()), (Some(&"b1"), 3));
+        assert_eq!(lines.best().map(|(_, item)| *item), Some("b1"));
+        assert_eq!(lines.held(), 3);
         lines.unpark(now);
         assert_eq!(lines.next_unpark(), Some(now + Duration::from_secs(1)));
         lines.unpark(now + Duration::from_secs(1));
         assert_eq!(all(&mut lines), ["a1", "b1", "a2", "a3"]);
         assert_eq!(lines.held(), 0);
+    }
+
+    #[test]
+    fn another_head_of_a_parked_line_is_asked_for() {
+        let mut lines = Lines::default();
+        for (key, item) in [(1, "a1"), (1, "a2"), (2, "b1")] {
+            lines.push_back(key, item);
+        }
+        lines.park_best(Instant::now());
+        lines.put_back(1, Duration::ZERO, "a0");
+        assert_eq!((lines.held(), lines.next_unpark()), (0, None));
+        assert_eq!(all(&mut lines), ["a0", "a1", "a2", "b1"]);
     }
 
     proptest! {

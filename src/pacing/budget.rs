@@ -93,12 +93,17 @@ impl Budget {
         regained.map_or(self.until, |regained| regained.min(self.until))
     }
 
+    /// Whether it is over, and all that can start before it is known anew have.
+    fn awaits_answer(&self, now: Duration) -> bool {
+        self.until <= now && self.low.max(1) <= self.since
+    }
+
     /// When a request can start, or ask again, while so many are `pending`.
     fn ready_at(&self, now: Duration, pending: u64) -> Duration {
         match self.until > now {
             true if self.left(now) > pending => now,
             true => self.has_at(pending.saturating_add(1)),
-            false if self.low.max(1) > self.since => now,
+            false if !self.awaits_answer(now) => now,
             false => now + ASK_AGAIN,
         }
     }
@@ -110,6 +115,11 @@ impl Budgets {
     pub(super) fn ready_at(&self, now: Duration, pending: u64) -> Duration {
         let each = self.0.iter().map(|budget| budget.ready_at(now, pending));
         each.max().unwrap_or(now)
+    }
+
+    /// Whether nothing can start at `now` before an answer comes.
+    pub(super) fn await_answer(&self, now: Duration) -> bool {
+        self.0.iter().any(|budget| budget.awaits_answer(now))
     }
 
     /// What is left by the shortest budget; `None` without one.

@@ -80,6 +80,28 @@ impl Meter {
         }
     }
 
+    /// When a request of `charge` can start at the latest, if one of `other` starts
+    /// `now` and then none; that and the open ones are counted at `last` at the latest.
+    pub(super) fn ready_after(
+        &self,
+        other: &Charge,
+        charge: &Charge,
+        [now, last]: [Duration; 2],
+    ) -> Duration {
+        let [taken, cost] = [other, charge].map(|charge| self.cost(charge).get());
+        let open = self.open.saturating_add(taken);
+        match &self.rule {
+            Rule::Window(window, spacing) => window
+                .surely_ready_at(now, cost, open, last)
+                .max(spacing.bucket().ready_at(now, cost, taken)),
+            Rule::Bucket(bucket) => match cost.saturating_add(open) <= bucket.size().get() {
+                // However late those are counted.
+                true => bucket.ready_at(now, cost, open),
+                false => bucket.ready_at(last, cost, open),
+            },
+        }
+    }
+
     /// A request starts at `now`; it was first wanted at `since`.
     pub(super) fn start(&mut self, now: Duration, since: Duration, charge: &Charge) {
         let cost = self.cost(charge);

@@ -10,9 +10,10 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::Charge;
+use super::claim::Claims;
 use super::history::History;
 use super::state::State;
+use super::{Charge, Rank};
 use crate::config::{Limit, Per};
 
 /// The key of those that find no state of their own, and the lane's.
@@ -29,6 +30,8 @@ pub(super) struct Scope {
     per: Option<Per>,
     limits: Vec<Limit>,
     states: States,
+    /// Of those who wait for their keys.
+    pub(super) claims: Claims,
     /// Until when it is not known what was spent; `None` if it is.
     lost: Option<Duration>,
     /// Before this time a key of which nothing is known may have spent all.
@@ -55,6 +58,7 @@ impl Scope {
             per: None,
             states: States::Lane(Box::new(State::new(&limits, false))),
             limits,
+            claims: Claims::default(),
             lost: None,
             unknown_until: Duration::ZERO,
         }
@@ -64,6 +68,7 @@ impl Scope {
     pub(super) fn keyed(per: &Per, limits: Vec<Limit>, max: usize) -> Self {
         Self {
             per: Some(per.clone()),
+            claims: Claims::default(),
             lost: None,
             unknown_until: Duration::ZERO,
             limits,
@@ -109,6 +114,59 @@ impl Scope {
             States::Lane(state) => Some(state),
             States::Keyed { known, .. } => known.get_mut(&key),
         }
+    }
+
+    /// The key under which `key` is known, or would be if it started now.
+    pub(super) fn known_as(&self, key: u64) -> u64 {
+        match &self.states {
+            States::Keyed { known, max, .. }
+                if known.len() >= *max && !known.contains_key(&key) =>
+            {
+                OTHERS
+            }
+            _ => key,
+        }
+    }
+
+    /// Until when a request of `charge` and `key`, at `rank`, must leave what there is
+    /// at `now` to elder ones, or when to ask again; `now` if it need not. It and all
+    /// that is on its way will have been counted at `last`.
+    pub(super) fn yields_until(
+        &self,
+        key: u64,
+        charge: &Charge,
+        rank: Rank,
+        [now, last]: [Duration; 2],
+    ) -> Duration {
+        if self.claims.is_empty() {
+            return now;
+        }
+        let key = self.known_as(key);
+        let fresh;
+        let state = match &self.states {
+            States::Lane(_) => return now,
+            States::Keyed { known, .. } => match known.get(&key) {
+                Some(state) => state,
+                None => {
+                    fresh = State::new(&self.limits, true);
+                    &fresh
+                }
+            },
+        };
+        let claims = self.claims.before(key, rank, now);
+        let short = claims.filter(|claim| !state.leaves(claim, charge, [now, last]));
+        let until = short.map(|claim| claim.until).max();
+        // By `last` it is known when places come back.
+        until.map_or(
+            now,
+            |until| if last > now { until.min(last) } else { until },
+        )
+    }
+
+    /// How long what was spent matters.
+    pub(super) fn reach(&self) -> Duration {
+        let each = self.limits.iter().map(Limit::reach);
+        each.max().unwrap_or_default()
     }
 
     /// The key under which `key` is known from `now` on, and its state. What is on

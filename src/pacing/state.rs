@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::budget::{Budgets, Count};
+use super::claim::Claim;
 use super::cooldown::Cooldown;
 use super::history::History;
 use super::meter::Meter;
@@ -47,6 +48,26 @@ impl State {
             ])
             .max()
             .unwrap_or(now)
+    }
+
+    /// Whether `claim` can have what it needs in time if a request of `charge` starts
+    /// `now`, which is counted at `last` at the latest, as what is on its way.
+    pub(super) fn leaves(
+        &self,
+        claim: &Claim,
+        charge: &Charge,
+        [now, last]: [Duration; 2],
+    ) -> bool {
+        let meters = self.meters.iter();
+        let ready = meters.map(|meter| meter.ready_after(charge, &claim.charge, [now, last]));
+        ready
+            .chain([self.budgets.ready_at(now, self.pending + 1)])
+            .all(|ready| ready <= claim.until)
+    }
+
+    /// Whether nothing can start at `now` before an answer comes.
+    pub(super) fn awaits_answer(&self, now: Duration) -> bool {
+        self.cooldown.is_probing() || self.budgets.await_answer(now)
     }
 
     /// Begins with all that `others` have spent at `now`; what they have on its

@@ -8,6 +8,7 @@ use crate::config::Counts;
 
 mod answers;
 mod changes;
+mod claims;
 mod promises;
 mod trips;
 

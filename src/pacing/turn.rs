@@ -17,6 +17,9 @@ pub(crate) struct Charge {
     pub(crate) kinds: u32,
 }
 
+/// A place in the order of those who wait: the lower, the sooner.
+pub(crate) type Rank = (Duration, u64);
+
 /// A turn that was taken. It must be given to [`Limits::close`](super::Limits::close) at its end.
 #[derive(Debug)]
 pub(crate) struct Turn {

@@ -191,3 +191,37 @@ async fn those_behind_a_dear_request_go_at_once_when_it_leaves_the_line() {
     assert_eq!(status, 200);
     assert!(at < left + MS * 10, "{at:?} {left:?}");
 }
+
+/// It shares its first key with those that go before, and the other with none.
+#[tokio::test(start_paused = true)]
+async fn a_heavy_request_that_has_waited_for_long_is_passed_by_nobody_until_it_leaves() {
+    let settings = r#"limits = [{ rate = "10/s", per = "segment:1" }, { rate = "10/s", per = "segment:2" }]
+        costs = [{ path = "/a/heavy", cost = 10 }]"#;
+    for leaves in [false, true] {
+        let rig = Rig::new(settings, PROMPT);
+        rig.send("/a/first").await.unwrap();
+        let heavy = rig.send("/a/heavy");
+        let mut light = Vec::new();
+        for path in numbered("/a", 20) {
+            light.push(rig.send(&path));
+            sleep(MS * 200).await;
+            // By now the one just sent has to wait.
+            if leaves && light.len() == 9 {
+                heavy.abort();
+            }
+            sleep(MS * 300).await;
+        }
+        let went = arrivals(&rig, "/a/heavy");
+        assert_eq!(went.len(), usize::from(!leaves));
+        assert!(went.iter().all(|at| *at < 5000), "{went:?}");
+        for (caller, sent) in light.into_iter().zip(0..) {
+            let waited = caller.await.unwrap().1 - MS * 500 * sent;
+            let most = match (sent, leaves) {
+                (8, true) => 210,
+                (8..12, false) => 1600,
+                _ => 10,
+            };
+            assert!(waited < MS * most, "{sent}: {waited:?}");
+        }
+    }
+}
