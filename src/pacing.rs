@@ -38,7 +38,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config;
-use claim::{Claim, PATIENCE};
+use claim::{ASKS, Claim, PATIENCE};
 use guard::Guard;
 use history::Ledger;
 use kinds::Kinds;
@@ -78,6 +78,8 @@ pub(crate) struct Limits {
     ledger: Ledger,
     /// For how long nothing comes of it that a request was counted.
     slack: Duration,
+    /// Who waits claims its keys after so long at the latest.
+    patience: Duration,
     /// Whether the upstream ever said what is left.
     learned: bool,
     kinds: Kinds,
@@ -95,6 +97,7 @@ impl Limits {
             most: settings.dearest(),
             ledger: Ledger::default(),
             slack: slack(settings),
+            patience: patience(settings),
             learned: false,
             kinds: Kinds::default(),
         }
@@ -130,6 +133,11 @@ impl Limits {
             Err(hold) if hold.keyed => Err(self.claim(charge, (rank, since), hold, at)),
             asked => asked,
         }
+    }
+
+    /// Whether some leave others what they need.
+    pub(crate) fn has_claims(&self) -> bool {
+        self.scopes.iter().any(|scope| !scope.claims.is_empty())
     }
 
     /// All that wait are asked anew, in their order; some may have gone.
@@ -176,6 +184,17 @@ impl Limits {
         hold: Hold,
         at: Duration,
     ) -> Hold {
+        if let [_, scope] = &self.scopes[..]
+            && scope.known_as(self.kinds.key(charge, 1)) != OTHERS
+        {
+            // All who share its key stand in its line.
+            return hold;
+        }
+        // Who only leaves something to elder ones needs nothing before they have gone.
+        let own = self.ask(charge, None, at).err();
+        let Some(own) = own.filter(|own| own.keyed) else {
+            return hold;
+        };
         let states = self.scopes.iter().enumerate();
         let mut states =
             states.filter_map(|(index, scope)| scope.get(self.kinds.key(charge, index)));
@@ -183,25 +202,19 @@ impl Limits {
         if states.any(|state| state.awaits_answer(at)) {
             return hold;
         }
-        let until = self.time(hold.until);
+        let until = self.time(own.until);
         let span = self.guard.span();
-        let many = self.scopes.len() > 2;
-        let mut again = until;
+        let mut again = self.time(hold.until);
         for (index, scope) in self.scopes.iter_mut().enumerate().skip(1) {
-            let key = scope.known_as(self.kinds.key(charge, index));
-            if !many && key != OTHERS {
-                // All who share it stand in one line.
-                continue;
-            }
             let reach = scope.reach();
-            let from = until
-                .saturating_sub(span + reach * 2)
-                .max(since + reach * PATIENCE);
-            match from > at {
-                true => again = again.min(from),
-                false => scope
-                    .claims
-                    .add(key, Claim::new(rank, charge.cost, until), at),
+            let patience = (reach * PATIENCE).min(self.patience);
+            let from = until.saturating_sub(span + reach * 2).max(since + patience);
+            if from > at {
+                again = again.min(from.max(at + reach / ASKS));
+            } else {
+                let key = scope.known_as(self.kinds.key(charge, index));
+                let claim = Claim::new(rank, charge.cost, until);
+                scope.claims.add(key, claim, at);
             }
         }
         Hold {
@@ -292,6 +305,11 @@ fn slack(settings: &config::Upstream) -> Duration {
         false => Duration::ZERO,
     });
     each.min().unwrap_or_default()
+}
+
+/// What is left of the longest wait is for what is then claimed.
+fn patience(settings: &config::Upstream) -> Duration {
+    settings.longest_wait() / PATIENCE
 }
 
 /// The lane's own limits, then those of each kind of key.

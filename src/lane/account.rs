@@ -12,7 +12,6 @@ use ::http::StatusCode;
 use tokio::time::Instant;
 
 use super::{Core, Dress};
-use crate::config;
 use crate::http::body::Progress;
 use crate::http::interim::Asker;
 use crate::metrics::{Again, Phase};
@@ -158,16 +157,14 @@ impl Account {
 
     /// It leaves the line without a turn, as `outcome`, or since the caller went away.
     /// If the limits were `asked` for it, others may now go sooner, where they differ in
-    /// cost or in keys of several kinds.
+    /// cost or leave it what it needs.
     pub(super) fn leave(self, outcome: Option<Outcome>, asked: bool) {
         let shared = Arc::clone(&self.core.shared);
         match outcome {
             Some(outcome) => drop(self.end(outcome)),
             None => drop(self),
         }
-        let differ =
-            |settings: &config::Upstream| !settings.costs.is_empty() || settings.kinds().len() > 1;
-        if asked && differ(&shared.settings()) {
+        if asked && (!shared.settings().costs.is_empty() || shared.limits().has_claims()) {
             shared.gate.ring(true);
         }
     }

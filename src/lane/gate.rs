@@ -5,10 +5,11 @@
 //! so the order of jobs is by construction and nobody races for turns. The
 //! holder asks in this order: is there a live job, is my connection ready, do
 //! all limits allow a start; and takes the best job last, so that a caller who
-//! left meanwhile costs nothing. A job whose own keys must wait is passed over
-//! by all who leave it enough of them, one that all must wait for is not, however
-//! much it costs. The holder sleeps on its own core's alarm and sends from its own
-//! thread; the bell wakes it when something may now go sooner than the limits said.
+//! left meanwhile costs nothing. A job whose own keys must wait is passed over,
+//! once it has waited for long only by who leaves it enough of them; one that all
+//! must wait for is not, however much it costs. The holder sleeps on its own core's
+//! alarm and sends from its own thread; the bell wakes it when something may now go
+//! sooner than the limits said.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -199,15 +199,15 @@ impl Ticket {
     /// Takes the call back and ends it as `outcome`; false if its turn has come. Then
     /// it gets no other.
     pub(super) fn end(&self, outcome: Outcome) -> bool {
-        self.job.cell().over = Some(outcome);
         self.leave(Some(outcome))
     }
 
-    /// Takes the call back and ends it; false if there is none.
+    /// Takes the call back and ends it as `outcome`, or since the caller went away.
     fn leave(&self, outcome: Option<Outcome>) -> bool {
         // Outside the lock: what a call holds may take others when it goes.
         let (call, asked) = {
             let mut cell = self.job.cell();
+            cell.over = outcome.or(cell.over);
             (cell.call.take(), cell.asked.is_some())
         };
         let Some(mut call) = call else {

@@ -157,23 +157,18 @@ impl<T> Lines<T> {
         };
         line.items.insert(place, (rank, item));
         self.len += 1;
-        match line.parked {
-            Some(_) if place > 0 => self.held += 1,
-            // Another head may go sooner.
-            Some(until) => {
-                self.parked.remove(&(until, key));
-                line.parked = None;
-                self.held -= line.items.len() - 1;
-                self.ready.insert(rank, key);
-            }
-            None if place > 0 => {}
-            None => {
-                if let Some(head) = head {
-                    self.ready.remove(&head);
-                }
-                self.ready.insert(rank, key);
-            }
+        if place > 0 {
+            self.held += usize::from(line.parked.is_some());
+            return;
         }
+        // Another head may go sooner.
+        if let Some(until) = line.parked.take() {
+            self.parked.remove(&(until, key));
+            self.held -= line.items.len() - 1;
+        } else if let Some(head) = head {
+            self.ready.remove(&head);
+        }
+        self.ready.insert(rank, key);
     }
 
     fn unpark_first(&mut self) {
@@ -251,7 +246,7 @@ mod tests {
         /// Whatever is pushed, parked and dropped, everything comes out once and
         /// each line in its own order.
         #[test]
-        fn nothing_is_lost_and_no_line_is_reordered(steps in prop::collection::vec((0u8..6, 0u64..4), 0..200)) {
+        fn nothing_is_lost_and_no_line_is_reordered(steps in prop::collection::vec((0u8..7, 0u64..4), 0..200)) {
             let mut lines = Lines::default();
             let (start, mut pushed, mut out) = (Instant::now(), 0u64, Vec::new());
             for (step, key) in steps {
@@ -259,9 +254,14 @@ mod tests {
                     0..=2 => { lines.push_back(key, (key, pushed)); pushed += 1; }
                     3 => lines.park_best(start + Duration::from_secs(key)),
                     4 => lines.unpark(start + Duration::from_secs(key)),
+                    5 => if let Some((key, number)) = out.pop() {
+                        lines.put_back(key, Duration::from_secs(number), (key, number));
+                    },
                     _ => out.extend(lines.take_best()),
                 }
                 prop_assert_eq!(lines.len() as u64 + out.len() as u64, pushed);
+                let parked = lines.lines.values().filter(|line| line.parked.is_some());
+                prop_assert_eq!(lines.held(), parked.map(|line| line.items.len()).sum::<usize>());
             }
             lines.retain(|_| true);
             out.extend(std::iter::from_fn(|| lines.take_best()));

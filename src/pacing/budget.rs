@@ -98,6 +98,16 @@ impl Budget {
         self.until <= now && self.low.max(1) <= self.since
     }
 
+    /// When a request can start after one that starts `now`, with so many `pending`
+    /// before; never if nobody knows.
+    fn ready_after(&self, now: Duration, pending: u64) -> Duration {
+        match self.until > now {
+            true => self.ready_at(now, pending.saturating_add(1)),
+            false if self.low.max(1) > self.since + 1 => now,
+            false => Duration::MAX,
+        }
+    }
+
     /// When a request can start, or ask again, while so many are `pending`.
     fn ready_at(&self, now: Duration, pending: u64) -> Duration {
         match self.until > now {
@@ -120,6 +130,12 @@ impl Budgets {
     /// Whether nothing can start at `now` before an answer comes.
     pub(super) fn await_answer(&self, now: Duration) -> bool {
         self.0.iter().any(|budget| budget.awaits_answer(now))
+    }
+
+    /// When a request can start after one that starts `now`; never if nobody knows.
+    pub(super) fn ready_after(&self, now: Duration, pending: u64) -> Duration {
+        let each = self.0.iter().map(|budget| budget.ready_after(now, pending));
+        each.max().unwrap_or(now)
     }
 
     /// What is left by the shortest budget; `None` without one.

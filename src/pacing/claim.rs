@@ -5,10 +5,10 @@
 //! another key, a younger one can be lighter, or its other key free, and take what
 //! has come back by then, again and again. Hence who has waited for long has a claim
 //! on each of its keys: until it asks again, a younger one starts only if that leaves
-//! enough by then. What will have come back by then anyway is kept from nobody.
+//! enough by then, as far as can be told. What will have come back by then anyway is kept from nobody.
 //!
-//! Not who has only begun to wait: whoever can start does, so that no turn is wasted
-//! that one who needs two keys could not use yet either.
+//! Who has only begun to wait, at the head of its line, has none: whoever can start
+//! does, so that no turn is wasted that one who needs two keys cannot use yet.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -16,8 +16,13 @@ use std::time::Duration;
 
 use super::{Charge, Rank};
 
-/// Who waits claims a key after so many times as long as what was spent of it matters.
+/// Who waits claims a key after so many times as long as what was spent of it matters,
+/// or after one part in so many of the longest wait.
 pub(super) const PATIENCE: u32 = 4;
+
+/// Who does not claim a key yet asks so many times, while what was spent of it matters,
+/// at most.
+pub(super) const ASKS: u32 = 8;
 
 /// Claims on one key that are kept: those of the eldest.
 const MOST: usize = 8;
@@ -28,7 +33,7 @@ pub(super) struct Claim {
     rank: Rank,
     /// What it needs.
     pub(super) charge: Charge,
-    /// When: it asks again then.
+    /// When: it asks again then, or sooner.
     pub(super) until: Duration,
 }
 

@@ -86,6 +86,11 @@ impl Cooldown {
         }
     }
 
+    /// Whether what starts next is the probe.
+    pub(super) fn is_pause(&self) -> bool {
+        self.state == State::Pause
+    }
+
     /// Whether a probe is on its way.
     pub(super) fn is_probing(&self) -> bool {
         matches!(self.state, State::Probe(_))

@@ -261,6 +261,11 @@ impl Meter {
         ready - now
     }
 
+    /// Whether some were started and are not known to be counted.
+    pub(super) fn is_open(&self) -> bool {
+        self.open > 0
+    }
+
     /// Whether a new meter would decide as this one from `now` on.
     pub(super) fn is_fresh(&self, now: Duration) -> bool {
         let quiet = match &self.rule {

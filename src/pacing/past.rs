@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::history::History;
 use super::scope::Scope;
-use super::{Charge, Limits, scopes, slack};
+use super::{Charge, Limits, patience, scopes, slack};
 use crate::config;
 
 /// The longest pause that goes on after a restart: what an API says of its budgets
@@ -72,6 +72,7 @@ impl Limits {
         self.cooldown = settings.cooldown.clone();
         self.most = self.most.max(settings.dearest());
         self.slack = slack(settings);
+        self.patience = patience(settings);
     }
 
     /// Another run of this program had started so many requests by `at`, which

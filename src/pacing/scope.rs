@@ -138,29 +138,26 @@ impl Scope {
         rank: Rank,
         [now, last]: [Duration; 2],
     ) -> Duration {
-        if self.claims.is_empty() {
+        let known_as = self.known_as(key);
+        let mut claims = self.claims.before(known_as, rank, now).peekable();
+        if claims.peek().is_none() {
             return now;
         }
-        let key = self.known_as(key);
         let fresh;
-        let state = match &self.states {
-            States::Lane(_) => return now,
-            States::Keyed { known, .. } => match known.get(&key) {
-                Some(state) => state,
-                None => {
-                    fresh = State::new(&self.limits, true);
-                    &fresh
-                }
-            },
+        let state = match self.get(key) {
+            Some(state) => state,
+            None => {
+                fresh = State::new(&self.limits, true);
+                &fresh
+            }
         };
-        let claims = self.claims.before(key, rank, now);
         let short = claims.filter(|claim| !state.leaves(claim, charge, [now, last]));
-        let until = short.map(|claim| claim.until).max();
-        // By `last` it is known when places come back.
-        until.map_or(
-            now,
-            |until| if last > now { until.min(last) } else { until },
-        )
+        match short.map(|claim| claim.until).max() {
+            // By `last` it is known when the places of what is on its way come back.
+            Some(until) if state.is_open() && last > now => until.min(last),
+            Some(until) => until,
+            None => now,
+        }
     }
 
     /// How long what was spent matters.

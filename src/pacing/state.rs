@@ -50,8 +50,8 @@ impl State {
             .unwrap_or(now)
     }
 
-    /// Whether `claim` can have what it needs in time if a request of `charge` starts
-    /// `now`, which is counted at `last` at the latest, as what is on its way.
+    /// Whether there is enough for `claim` in time if one of `charge` starts `now`; that
+    /// and all open ones will have been counted at `last`.
     pub(super) fn leaves(
         &self,
         claim: &Claim,
@@ -60,9 +60,14 @@ impl State {
     ) -> bool {
         let meters = self.meters.iter();
         let ready = meters.map(|meter| meter.ready_after(charge, &claim.charge, [now, last]));
-        ready
-            .chain([self.budgets.ready_at(now, self.pending + 1)])
-            .all(|ready| ready <= claim.until)
+        let ready = ready.chain([self.budgets.ready_after(now, self.pending)]);
+        // The answer to a probe can be late.
+        !self.cooldown.is_pause() && ready.max().unwrap_or(now) <= claim.until
+    }
+
+    /// Whether something is on its way that may not have been counted.
+    pub(super) fn is_open(&self) -> bool {
+        self.meters.iter().any(Meter::is_open)
     }
 
     /// Whether nothing can start at `now` before an answer comes.

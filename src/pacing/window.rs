@@ -38,16 +38,6 @@ struct Entry {
     total: u64,
 }
 
-/// A place in a window.
-#[derive(Debug, Clone, Copy)]
-enum Place {
-    Free,
-    /// Of one that was counted then.
-    Counted(Duration),
-    /// Of one on its way.
-    Open,
-}
-
 impl Window {
     /// A log of about `slots` entries at most.
     pub(super) fn new(count: NonZeroU32, period: Duration, slots: u32) -> Self {
@@ -115,11 +105,8 @@ impl Window {
         open: u32,
         first: Duration,
     ) -> Duration {
-        match self.needs(cost, open) {
-            Place::Free => now,
-            Place::Counted(at) => (at + self.period).max(now),
-            Place::Open => (now.min(first) + self.period).max(now + self.period / ASKS),
-        }
+        let at_best = (now.min(first) + self.period).max(now + self.period / ASKS);
+        self.regains(now, cost, open, at_best)
     }
 
     /// When `cost` can start at the latest, if `open` is on its way and all of it will
@@ -131,25 +118,22 @@ impl Window {
         open: u32,
         last: Duration,
     ) -> Duration {
-        match self.needs(cost, open) {
-            Place::Free => now,
-            Place::Counted(at) => (at + self.period).max(now),
-            Place::Open => last + self.period,
-        }
+        self.regains(now, cost, open, last + self.period)
     }
 
-    /// The last place that `cost` needs while `open` is on its way.
-    fn needs(&self, cost: u32, open: u32) -> Place {
+    /// When `cost` has the places that it needs while `open` is on its way: that of one
+    /// of these comes back at `later`.
+    fn regains(&self, now: Duration, cost: u32, open: u32, later: Duration) -> Duration {
         let wanted = u64::from(cost.min(self.count.get())) + u64::from(open);
         let wanted = self.total().saturating_add(wanted);
         // So much of all that was ever counted must have left the window.
         let old = wanted.saturating_sub(u64::from(self.count.get()));
         if old <= self.dropped {
-            return Place::Free;
+            return now;
         }
         let holds = self.counted.partition_point(|entry| entry.total < old);
         let counted = self.counted.get(holds);
-        counted.map_or(Place::Open, |entry| Place::Counted(entry.at))
+        counted.map_or(later, |entry| (entry.at + self.period).max(now))
     }
 
     /// About when the `nth` cost from now can start, the first being 1, if all

@@ -210,6 +210,31 @@ fn who_is_held_asks_again_once_it_is_known_what_was_counted() {
     assert_eq!(younger.until, rig.now + ms(100));
 }
 
+/// Nobody waits for four minutes.
+#[test]
+fn where_periods_are_long_patience_is_a_part_of_the_longest_wait() {
+    let limits = limits([60; 2], [SECOND * 60; 2], [60; 2]);
+    let mut arrivals = light(2, 300_000);
+    let heavy = arrivals.partition_point(|(at, _)| *at < ms(100_000));
+    arrivals.insert(heavy, (ms(100_000), keys(30, [1, 1])));
+    let started = drive(&limits, &arrivals, ms(10));
+    assert!(started[heavy] < ms(192_000), "{:?}", started[heavy]);
+}
+
+#[test]
+fn who_only_leaves_something_to_elder_ones_claims_nothing_itself() {
+    let mut rig = Rig::new(&limits([10, 1], [SECOND * 20, SECOND], [10, 1]), ms(100));
+    rig.advance(rig.now + SECOND * 200);
+    (10..15).for_each(|second| drop(rig.take(keys(1, [1, second]))));
+    let mut ask = |charge, rank| {
+        let rank = (Duration::MAX, rank);
+        rig.limits.ready_in_order(&charge, rank, rig.start, rig.now)
+    };
+    assert!(ask(keys(10, [1, 1]), 0).is_err());
+    assert!(ask(keys(1, [1, 2]), 1).is_err());
+    assert!(ask(keys(1, [2, 2]), 2).is_ok());
+}
+
 /// Nobody knows when the answer comes that one waits for.
 #[test]
 fn while_one_key_waits_for_the_answer_to_a_probe_the_other_goes_on() {
