@@ -30,10 +30,12 @@ const MEMORY: Duration = Duration::from_secs(30);
 /// Nothing is known of trips before so many, or after a time without any.
 const ENOUGH: u32 = 16;
 
-/// The floor lies below the shortest trip by one part in so many, by so many times
-/// what trips take longer than that on average, and by up to so many times more
-/// while few are known.
+/// The floor lies below the shortest trip by one part in so many, but by so many
+/// nanoseconds at least, since the quickest way there and the quickest way back need
+/// not have been those of one trip; by so many times what trips take longer than that
+/// on average; and by up to so many times more while few are known.
 const PART: u64 = 100;
+const WAKE: u64 = 50_000;
 const MARGIN: u64 = 2;
 const MORE: u64 = 4;
 
@@ -131,8 +133,8 @@ impl Trips {
                 let more = self.excess.saturating_mul(MORE * u64::from(ENOUGH));
                 let more = more / u64::from(self.known);
                 let margin = self.excess.saturating_mul(MARGIN).saturating_add(more);
-                let floor = (shortest - shortest / PART).saturating_sub(margin);
-                Duration::from_nanos(floor)
+                let margin = margin.saturating_add((shortest / PART).max(WAKE));
+                Duration::from_nanos(shortest.saturating_sub(margin))
             }
             _ => Duration::ZERO,
         }
@@ -216,10 +218,13 @@ mod tests {
     }
 
     #[test]
-    fn trips_that_vary_as_much_as_they_take_have_no_floor() {
+    fn trips_that_vary_as_much_as_they_take_and_short_ones_have_no_floor() {
         let mut trips = Trips::new();
         answer(&mut trips, (0..400).map(|nth| ms(1 + nth * 17 % 50)));
         assert_eq!(trips.floor(), ms(0));
+        let mut trips = Trips::new();
+        answer(&mut trips, steady(Duration::from_micros(60), 400));
+        assert_eq!(trips.floor(), Duration::from_micros(10));
     }
 
     #[test]
