@@ -27,10 +27,8 @@ const MOST: Duration = Duration::from_secs(1);
 /// enough that a way which is longer for a while is not taken for the shortest.
 const MEMORY: Duration = Duration::from_secs(30);
 
-/// Nothing is known of trips before so many, or after a time without any; nor before
-/// this time: those of one burst all wait for each other.
+/// Nothing is known of trips before so many, or after a time without any.
 const ENOUGH: u32 = 16;
-const BURST: Duration = Duration::from_secs(1);
 
 /// The floor lies below the shortest trip by one part in so many, but by so many
 /// nanoseconds at least, since the quickest way there and the quickest way back need
@@ -53,10 +51,8 @@ pub(super) struct Trips {
     /// How much longer trips take than the shortest, in nanoseconds, on an average that
     /// is moving as far as over [`ENOUGH`].
     excess: u64,
-    /// Trips since nothing was known, when the first was answered, and how many are
-    /// enough.
+    /// Trips since nothing was known, and how many are enough.
     known: u32,
-    began: Duration,
     enough: u32,
     /// What follows from all that, since it is asked for more often than it changes.
     floor: Duration,
@@ -72,7 +68,6 @@ impl Trips {
             last: Duration::ZERO,
             excess: 0,
             known: 0,
-            began: Duration::ZERO,
             enough: ENOUGH,
             floor: Duration::ZERO,
         }
@@ -90,9 +85,6 @@ impl Trips {
         }
         let shortest = self.shortest().map_or(trip, |shortest| shortest.min(trip));
         self.shortest[0] = Some(self.shortest[0].map_or(trip, |latest| latest.min(trip)));
-        if self.known == 0 {
-            self.began = now;
-        }
         self.known = self.known.saturating_add(1);
         let over = u64::from(self.known.min(ENOUGH));
         let longer = (trip - shortest).as_nanos() as u64;
@@ -136,7 +128,7 @@ impl Trips {
     /// The floor as the trips tell it now.
     fn told(&self) -> Duration {
         match self.shortest() {
-            Some(shortest) if self.known >= self.enough && self.last >= self.began + BURST => {
+            Some(shortest) if self.known >= self.enough => {
                 let shortest = shortest.as_nanos() as u64;
                 let more = self.excess.saturating_mul(MORE * u64::from(ENOUGH));
                 let more = more / u64::from(self.known);
@@ -231,20 +223,8 @@ mod tests {
         answer(&mut trips, (0..400).map(|nth| ms(1 + nth * 17 % 50)));
         assert_eq!(trips.floor(), ms(0));
         let mut trips = Trips::new();
-        answer(&mut trips, steady(Duration::from_micros(60), 20_000));
+        answer(&mut trips, steady(Duration::from_micros(60), 400));
         assert_eq!(trips.floor(), Duration::from_micros(10));
-    }
-
-    /// It took them for what every trip takes: requests went too early by that.
-    #[test]
-    fn the_trips_of_one_burst_tell_no_floor() {
-        let mut trips = Trips::new();
-        for nth in 0..10_000 {
-            trips.answered(ms(5), ms(10) + Duration::from_micros(nth * 25));
-        }
-        assert_eq!(trips.floor(), ms(0));
-        answer(&mut trips, steady(ms(1), 1000));
-        assert!(trips.floor() < ms(1));
     }
 
     #[test]
