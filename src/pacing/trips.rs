@@ -14,6 +14,9 @@
 //! together of two, so together they take no less than any trip takes: the
 //! [`Trips::floor`]. So what every trip takes costs no rate; what one takes
 //! longer does.
+//!
+//! Trips of one burst wait for each other: while no other is known, as after a start,
+//! they make the floor too high, and places come back by so much too early.
 
 use std::time::Duration;
 
