@@ -230,6 +230,7 @@ impl Limits {
         let (at, since) = (self.time(now), self.time(since));
         let number = self.guard.next();
         let counted = at + self.guard.span();
+        let ahead = self.lane().map_or(0, |lane| lane.pending);
         for (index, scope) in self.scopes.iter_mut().enumerate() {
             let (key, state) = scope.enter(self.kinds.key(&charge, index), at, counted);
             state.forget(at);
@@ -246,6 +247,7 @@ impl Limits {
             charge,
             kinds: self.kinds.number(),
             start: at,
+            ahead,
         }
     }
 

@@ -19,6 +19,7 @@ impl Limits {
             mut charge,
             kinds,
             start,
+            ahead,
         } = turn;
         // If not, its keys are no longer told apart, or stand elsewhere.
         let known = kinds == self.kinds.number();
@@ -32,12 +33,13 @@ impl Limits {
                 state.meters.iter_mut().for_each(Meter::refused)
             });
         }
-        self.count(number, start, end, at);
+        let next = self.guard.next();
+        let beside = ahead + next.saturating_sub(number + 1);
+        self.count(number, [start, at], beside, end);
         let before = self.learned.then(|| self.budgets_ready_at(&charge, at));
         self.ended(&charge, at, known, end);
         // With one less on its way more of what the upstream says is left can start.
         let sooner = before.is_some_and(|before| self.budgets_ready_at(&charge, at) < before);
-        let next = self.guard.next();
         let settings = self.cooldown.clone();
         let mut closed = Closed {
             cooldown: None,
@@ -77,15 +79,16 @@ impl Limits {
         closed
     }
 
-    /// What the end of turn `number`, which was taken at `start`, tells of when it was
-    /// counted.
-    fn count(&mut self, number: u64, start: Duration, end: End<'_>, at: Duration) {
+    /// What the end of turn `number` tells of when it was counted; it was taken at the
+    /// first of the times, ended at the second, and had `beside` others beside it.
+    fn count(&mut self, number: u64, [start, at]: [Duration; 2], beside: u64, end: End<'_>) {
         match end {
-            End::Answered(_) | End::Refused(..) => match self.guard.answered(number, at) {
+            End::Answered(_) | End::Refused(..) => match self.guard.answered(number, beside, at) {
                 Some((counted, charge)) => {
                     self.each(&charge, |state| state.counted(counted, &charge));
                 }
-                None => self.guard.late(start, at),
+                // Its guard had run out.
+                None => self.guard.learn([start, at], beside),
             },
             End::Canceled => {
                 if let Some(charge) = self.guard.cancel(number) {

@@ -130,24 +130,27 @@ impl Guard {
     }
 
     /// Closes `turn` because its answer came at `now`, and returns the time at which
-    /// it had been counted. `None` if it was closed.
-    pub(super) fn answered(&mut self, turn: u64, now: Duration) -> Option<(Duration, Charge)> {
+    /// it had been counted. `None` if it was closed. `beside` as in [`Guard::learn`].
+    pub(super) fn answered(
+        &mut self,
+        turn: u64,
+        beside: u64,
+        now: Duration,
+    ) -> Option<(Duration, Charge)> {
         let open = self.slot(turn)?.take()?;
         // Its guard may have run out, see `expire`.
         let latest = open.start + self.span();
-        if let Span::Auto(trips) = &mut self.span {
-            trips.answered(now.saturating_sub(open.start), now);
-        }
+        self.learn([open.start, now], beside);
         self.drop_closed();
         let counted = now.saturating_sub(self.floor()).min(latest);
         Some((counted, open.charge))
     }
 
-    /// The answer to a turn that was taken at `start` came at `now`, after its guard
-    /// had run out.
-    pub(super) fn late(&mut self, start: Duration, now: Duration) {
+    /// The answer to a request that left at the first of the times came at the second;
+    /// `beside` others had no answer when it left, or left since.
+    pub(super) fn learn(&mut self, [start, now]: [Duration; 2], beside: u64) {
         if let Span::Auto(trips) = &mut self.span {
-            trips.answered(now.saturating_sub(start), now);
+            trips.answered(now.saturating_sub(start), beside, now);
         }
     }
 
@@ -223,14 +226,14 @@ mod tests {
     fn answers_may_come_in_any_order_and_only_once() {
         let mut guard = Guard::new(config::Guard::Fixed(ms(500)));
         let turns: Vec<u64> = (0..3).map(|at| guard.start(ms(at), Charge::ONE)).collect();
-        assert!(guard.answered(turns[1], ms(10)).is_some());
-        assert!(guard.answered(turns[1], ms(11)).is_none());
+        assert!(guard.answered(turns[1], 0, ms(10)).is_some());
+        assert!(guard.answered(turns[1], 0, ms(11)).is_none());
         assert_eq!(guard.open().count(), 2);
         assert!(guard.cancel(turns[0]).is_some());
         assert_eq!(guard.first_counted(ms(600)), ms(502));
-        assert!(guard.answered(turns[2], ms(12)).is_some());
+        assert!(guard.answered(turns[2], 0, ms(12)).is_some());
         assert_eq!((guard.open().count(), guard.next()), (0, 3));
-        assert!(guard.answered(turns[2], ms(13)).is_none());
+        assert!(guard.answered(turns[2], 0, ms(13)).is_none());
     }
 
     #[test]

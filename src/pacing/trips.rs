@@ -15,8 +15,10 @@
 //! [`Trips::floor`]. So what every trip takes costs no rate; what one takes
 //! longer does.
 //!
-//! Trips of one burst wait for each other: while no other is known, as after a start,
-//! they make the floor too high, and places come back by so much too early.
+//! Trips of one moment do not tell the floor: something may hold up all of them, such
+//! as opening the connections of the first burst. So it takes several moments. Nor do
+//! trips that are short for the number of requests beside them: those may only have
+//! waited for each other.
 
 use std::time::Duration;
 
@@ -26,12 +28,22 @@ use std::time::Duration;
 const LEAST: Duration = Duration::from_millis(250);
 const MOST: Duration = Duration::from_secs(1);
 
-/// The shortest trip is that of a time between once and twice as long. Long
-/// enough that a way which is longer for a while is not taken for the shortest.
+/// The shortest trip is that of a time between once and twice as long, or of more if
+/// none tells anything. Long enough that a way which is longer for a while is not
+/// taken for the shortest.
 const MEMORY: Duration = Duration::from_secs(30);
 
-/// Nothing is known of trips before so many, or after a time without any.
+/// Nothing is known before so many trips that tell, or after a time without any; nor
+/// before so many moments. A moment begins with a trip that started so long after the
+/// first answer of the one before.
 const ENOUGH: u32 = 16;
+const MOMENTS: u32 = 4;
+const APART: Duration = Duration::from_millis(250);
+
+/// A trip tells nothing of the way if it takes less than so many nanoseconds for each
+/// request beside it: some three times what sending and answering one costs where the
+/// API is a process beside ours.
+const BESIDE: u64 = 40_000;
 
 /// The floor lies below the shortest trip by one part in so many, but by so many
 /// nanoseconds at least, since the quickest way there and the quickest way back need
@@ -50,13 +62,17 @@ pub(super) struct Trips {
     /// durations since the lane's epoch.
     shortest: [Option<Duration>; 2],
     since: Duration,
+    /// When the last trip ended that told something.
     last: Duration,
     /// How much longer trips take than the shortest, in nanoseconds, on an average that
     /// is moving as far as over [`ENOUGH`].
     excess: u64,
-    /// Trips since nothing was known, and how many are enough.
+    /// Trips that told something since nothing was known, and how many are enough.
     known: u32,
     enough: u32,
+    /// How many moments these make, and when the first answer of the last one came.
+    moments: u32,
+    moment: Duration,
     /// What follows from all that, since it is asked for more often than it changes.
     floor: Duration,
 }
@@ -72,32 +88,49 @@ impl Trips {
             excess: 0,
             known: 0,
             enough: ENOUGH,
+            moments: 0,
+            moment: Duration::ZERO,
             floor: Duration::ZERO,
         }
     }
 
-    /// An answer came at `now`, to a request that was sent `trip` ago.
-    pub(super) fn answered(&mut self, trip: Duration, now: Duration) {
+    /// An answer came at `now`, to a request that was sent `trip` ago; `beside` others
+    /// had no answer when it was sent, or were sent since.
+    pub(super) fn answered(&mut self, trip: Duration, beside: u64, now: Duration) {
         // Faster than can be: something is not as it was.
         if trip < self.floor || now > self.last + MEMORY {
             self.forget();
         }
-        if now > self.since + MEMORY {
+        let tells = trip.as_nanos() >= u128::from(BESIDE) * u128::from(beside);
+        // Those that only wait for others must not push a shorter one out.
+        if tells && now > self.since + MEMORY {
             self.shortest = [None, self.shortest[0]];
             self.since = now;
         }
-        let shortest = self.shortest().map_or(trip, |shortest| shortest.min(trip));
-        self.shortest[0] = Some(self.shortest[0].map_or(trip, |latest| latest.min(trip)));
-        self.known = self.known.saturating_add(1);
-        let over = u64::from(self.known.min(ENOUGH));
-        let longer = (trip - shortest).as_nanos() as u64;
-        self.excess = (self.excess * (over - 1)).saturating_add(longer) / over;
-        self.last = now;
+        let latest = self.shortest[0].get_or_insert(trip);
+        *latest = trip.min(*latest);
+        let shortest = self.shortest().unwrap_or(trip);
+        if tells {
+            self.learn(trip, shortest, now);
+        }
         self.longest -= self.longest / 100;
         if shortest < LEAST {
             self.longest = self.longest.max(trip).min(MOST);
         }
         self.floor = self.told();
+    }
+
+    /// A `trip` that tells something ended at `now`.
+    fn learn(&mut self, trip: Duration, shortest: Duration, now: Duration) {
+        self.known = self.known.saturating_add(1);
+        let over = u64::from(self.known.min(ENOUGH));
+        let longer = (trip - shortest).as_nanos() as u64;
+        self.excess = (self.excess * (over - 1)).saturating_add(longer) / over;
+        if self.moments == 0 || now >= self.moment + APART + trip {
+            self.moments = self.moments.saturating_add(1);
+            self.moment = now;
+        }
+        self.last = now;
     }
 
     /// The upstream refused a request although the limits allowed it. If that
@@ -131,7 +164,7 @@ impl Trips {
     /// The floor as the trips tell it now.
     fn told(&self) -> Duration {
         match self.shortest() {
-            Some(shortest) if self.known >= self.enough => {
+            Some(shortest) if self.known >= self.enough && self.moments >= MOMENTS => {
                 let shortest = shortest.as_nanos() as u64;
                 let more = self.excess.saturating_mul(MORE * u64::from(ENOUGH));
                 let more = more / u64::from(self.known);
@@ -149,8 +182,8 @@ impl Trips {
 
     /// The ways may not be what they were. Shorter ones than now do no harm.
     pub(super) fn forget(&mut self) {
-        self.excess = 0;
         self.known = 0;
+        self.moments = 0;
         self.floor = Duration::ZERO;
     }
 }
@@ -167,7 +200,7 @@ mod tests {
     fn answer(trips: &mut Trips, each: impl IntoIterator<Item = Duration>) {
         for trip in each {
             let now = trips.last + trip;
-            trips.answered(trip, now);
+            trips.answered(trip, 0, now);
         }
     }
 
@@ -226,8 +259,64 @@ mod tests {
         answer(&mut trips, (0..400).map(|nth| ms(1 + nth * 17 % 50)));
         assert_eq!(trips.floor(), ms(0));
         let mut trips = Trips::new();
-        answer(&mut trips, steady(Duration::from_micros(60), 400));
+        answer(&mut trips, steady(Duration::from_micros(60), 20_000));
         assert_eq!(trips.floor(), Duration::from_micros(10));
+    }
+
+    /// Found by the bench: they were taken for what every trip takes.
+    #[test]
+    fn the_trips_of_one_moment_tell_no_floor() {
+        let mut trips = Trips::new();
+        for nth in 0..10_000 {
+            trips.answered(ms(5), 100, ms(10) + Duration::from_micros(nth * 20));
+        }
+        answer(&mut trips, steady(ms(5), 100));
+        assert_eq!(trips.floor(), ms(0));
+        answer(&mut trips, steady(ms(5), 100));
+        assert_eq!(trips.floor(), ms(5) * 99 / 100);
+    }
+
+    #[test]
+    fn requests_that_overlap_are_of_one_moment() {
+        let mut trips = Trips::new();
+        (0..30).for_each(|nth| trips.answered(ms(1000), 10, ms(1000 + nth * 100)));
+        assert_eq!(trips.floor(), ms(0));
+        (30..40).for_each(|nth| trips.answered(ms(1000), 10, ms(1000 + nth * 100)));
+        assert_eq!(trips.floor(), ms(990));
+    }
+
+    #[test]
+    fn trips_that_wait_for_each_other_tell_no_floor_and_keep_one_that_is_known() {
+        let mut trips = Trips::new();
+        let held_up = |trips: &mut Trips, seconds: u64| {
+            let from = trips.last;
+            (1..=seconds).for_each(|nth| trips.answered(ms(20), 501, from + ms(1000 * nth)));
+            trips.answered(ms(41), 1000, from + ms(1000 * seconds + 500));
+        };
+        held_up(&mut trips, 29);
+        assert_eq!(trips.floor(), ms(0));
+        answer(&mut trips, steady(ms(10), 4000));
+        assert_eq!(trips.floor(), ms(10) * 99 / 100);
+        // However long they go on and whatever tells something among them.
+        held_up(&mut trips, 29);
+        held_up(&mut trips, 29);
+        assert!((ms(1)..=ms(10)).contains(&trips.floor()));
+        answer(&mut trips, steady(ms(10), 4000));
+        let from = trips.last;
+        trips.answered(ms(20), 501, from + MEMORY);
+        assert_eq!(trips.floor(), ms(10) * 99 / 100);
+        trips.answered(ms(20), 501, from + MEMORY + ms(1));
+        assert_eq!(trips.floor(), ms(0));
+    }
+
+    #[test]
+    fn a_short_trip_is_the_shortest_though_it_waited_for_others() {
+        let mut trips = Trips::new();
+        answer(&mut trips, steady(ms(100), 40));
+        trips.answered(ms(80), 5000, trips.last + ms(80));
+        assert_eq!(trips.floor(), ms(0));
+        answer(&mut trips, steady(ms(100), 40));
+        assert!(trips.floor() < ms(80));
     }
 
     #[test]
@@ -241,7 +330,7 @@ mod tests {
         answer(&mut trips, steady(ms(90), 15));
         assert_eq!(trips.floor(), ms(90) * 99 / 100);
         let later = trips.last + MEMORY * 2;
-        trips.answered(ms(90), later);
+        (0..100).for_each(|nth| trips.answered(ms(90), 0, later + ms(nth)));
         assert_eq!(trips.floor(), ms(0));
     }
 

@@ -28,6 +28,8 @@ pub(crate) struct Turn {
     pub(super) kinds: u32,
     /// When it was taken, since the lane's epoch.
     pub(super) start: Duration,
+    /// How many of the lane had no answer then.
+    pub(super) ahead: u64,
 }
 
 impl Turn {

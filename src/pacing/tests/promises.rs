@@ -124,6 +124,44 @@ proptest! {
         }
     }
 
+    /// The same where the upstream shares our core: it counts the first of a burst only
+    /// after all of it was sent, `each` µs per request. At first there are some alone, or
+    /// bursts so large that they take longer than the way.
+    #[test]
+    fn what_the_trips_of_bursts_take_longer_costs_no_limit_its_promise(
+        count in 20u32..600, each in 0u64..25, ways in (0u64..100, 0u64..100),
+        alone in prop::option::of(1u64..5), gaps in prop::collection::vec(1500u64..3000, 1..8),
+    ) {
+        let limit = limit(count, SECOND, count, true);
+        let mut rig = Rig::new(&[], SECOND);
+        rig.limits = Limits::new(&automatic(std::slice::from_ref(&limit)), rig.start);
+        let way = alone.unwrap_or(1);
+        let [each, there, back] = [each, ways.0 * way, ways.1 * way].map(Duration::from_micros);
+        let mut counted = Vec::new();
+        for _ in 0..alone.map_or(0, |_| 20) {
+            counted.push((rig.start(Some(there + back)) + there, 1));
+            rig.advance(rig.now + SECOND / 10);
+        }
+        for gap in gaps {
+            rig.advance(rig.now + Duration::from_millis(gap));
+            let mut sent = Vec::new();
+            for _ in 0..count {
+                sent.push(rig.take(Charge::ONE));
+                rig.now += each;
+            }
+            for (nth, turn) in (0u32..).zip(sent) {
+                let at = rig.now + each * nth + there;
+                counted.push((at - rig.start, 1));
+                rig.answers.push_back((at + back, turn));
+            }
+        }
+        // Then three windows of requests that nothing holds up.
+        for _ in 0..count * 3 {
+            counted.push((rig.start(Some(there + back)) + there, 1));
+        }
+        prop_assert_eq!(refuses(&limit, &counted), None);
+    }
+
     /// Each key's window holds at the upstream, and so does the lane's.
     #[test]
     fn no_key_ever_exceeds_its_limit(

@@ -4,13 +4,34 @@ use super::*;
 
 #[test]
 fn the_time_that_every_answer_takes_costs_no_rate_once_it_is_known() {
-    let limits = [limit(10, SECOND, 10, true)];
-    let mut rig = Rig::new(&[], SECOND);
-    rig.limits = Limits::new(&automatic(&limits), rig.start);
     let trip = Duration::from_millis(100);
-    let starts: Vec<_> = (0..61).map(|_| rig.start(Some(trip))).collect();
-    assert_eq!(starts[10] - starts[0], slow_second() + trip);
-    assert_eq!(starts[60] - starts[50], slow_second() + trip / 100);
+    for count in [10, 1000] {
+        let limits = [limit(count, SECOND, count, true)];
+        let mut rig = Rig::new(&[], SECOND);
+        rig.limits = Limits::new(&automatic(&limits), rig.start);
+        let mut burst = || {
+            let starts: Vec<_> = (0..count).map(|_| rig.start(Some(trip))).collect();
+            starts[0]
+        };
+        let bursts: Vec<_> = (0..5).map(|_| burst()).collect();
+        assert_eq!(bursts[1] - bursts[0], slow_second() + trip);
+        assert_eq!(bursts[3] - bursts[2], slow_second() + trip);
+        assert_eq!(bursts[4] - bursts[3], slow_second() + trip / 100);
+    }
+}
+
+/// Of 1000 that start at once each has 999 beside it.
+#[test]
+fn a_burst_that_takes_as_long_as_the_way_tells_nothing_of_it() {
+    for (trip, known) in [(39, false), (40, true)] {
+        let trip = Duration::from_millis(trip);
+        let mut rig = Rig::new(&[], SECOND);
+        rig.limits = Limits::new(&automatic(&[limit(1000, SECOND, 1000, true)]), rig.start);
+        for _ in 0..10_000 {
+            rig.start(Some(trip));
+        }
+        assert_eq!(!rig.limits.floor().is_zero(), known);
+    }
 }
 
 /// Found by a review: the guard ran out before each answer, so that no trip was measured.
