@@ -129,6 +129,9 @@ pub(crate) struct EnforcedArgs {
     /// goes on where it stopped
     #[arg(long, value_name = "FILE")]
     pub(crate) keep: Option<PathBuf>,
+    /// Fail if the upstream refused pacegate anything, a caller got no 200, or a cell of pacegate could not be measured
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// What the delays and the phase of the upstream's windows are drawn from
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u32,

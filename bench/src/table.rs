@@ -42,8 +42,12 @@ pub(crate) async fn run(bench: &Bench, command: &Command) -> Result<()> {
         Command::Loss(args) => bench.publish("loss", &[loss::run(bench, *args).await?])?,
         Command::Pacing => bench.publish("pacing", &[pacing::run(bench).await?])?,
         Command::Enforced(args) => {
-            for (name, table) in enforced::run(bench, args).await? {
+            let (tables, failures) = enforced::run(bench, args).await?;
+            for (name, table) in tables {
                 bench.publish(name, &[table])?;
+            }
+            if args.strict && !failures.is_empty() {
+                return Err(failures.join("; ").into());
             }
         }
         Command::Real => bench.publish("real", &[real::run(bench).await?])?,

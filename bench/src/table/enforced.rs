@@ -79,8 +79,11 @@ struct Figures {
 type Outcome = std::result::Result<Figures, String>;
 type Results = BTreeMap<Key, Outcome>;
 
-/// Measures the matrix: a table of pacegate, and one of the others, with their names.
-pub(crate) async fn run(bench: &Bench, args: &EnforcedArgs) -> Result<Vec<(&'static str, Table)>> {
+/// Tables with their names, and what is wrong with pacegate's cells.
+pub(crate) type Measured = (Vec<(&'static str, Table)>, Vec<String>);
+
+/// Measures the matrix: a table of pacegate, and one of the others.
+pub(crate) async fn run(bench: &Bench, args: &EnforcedArgs) -> Result<Measured> {
     let seconds = bench.seconds_or(if bench.quick() {
         QUICK_SECONDS
     } else {
@@ -127,7 +130,7 @@ pub(crate) async fn run(bench: &Bench, args: &EnforcedArgs) -> Result<Vec<(&'sta
             first.note(scenario.explained());
         }
     }
-    Ok(tables)
+    Ok((tables, failures(&results)))
 }
 
 fn planned(args: &EnforcedArgs, chosen: &[Contender], seconds: u32) -> Vec<Run> {
@@ -242,6 +245,25 @@ fn report(key: Key, figures: &Result<Figures>) {
         ),
         Err(error) => eprintln!("enforced: {key}: {error}"),
     }
+}
+
+/// The cells of pacegate in which something was refused, or not answered with 200, or that failed.
+fn failures(results: &Results) -> Vec<String> {
+    let mut ours = results
+        .iter()
+        .filter(|(key, _)| key.peer == PACEGATE)
+        .peekable();
+    if ours.peek().is_none() {
+        return vec!["pacegate was not measured".to_owned()];
+    }
+    let wrong = |(key, outcome): (&Key, &Outcome)| match outcome {
+        Ok(figures) if figures.refused == 0 && figures.not_200 == 0 => None,
+        Ok(Figures {
+            refused, not_200, ..
+        }) => Some(format!("{key}: {refused} refused, {not_200} not 200")),
+        Err(error) => Some(format!("{key}: {error}")),
+    };
+    ours.filter_map(wrong).collect()
 }
 
 /// Adds a measurement to its cell.
@@ -505,6 +527,7 @@ mod tests {
             rates: vec![10, 10_000],
             conditions: Vec::new(),
             keep: None,
+            strict: false,
             seed: 1,
         };
         let runs = planned(&args, &CONTENDERS, 60);
@@ -525,6 +548,7 @@ mod tests {
             rates: vec![10, 100, 1000, 10_000],
             conditions: Vec::new(),
             keep: None,
+            strict: false,
             seed: 1,
         };
         let runs = planned(&args, &CONTENDERS, 60);
@@ -542,6 +566,31 @@ mod tests {
             at_a_time(&[10, 100, 1000]),
             "10/s 64 at a time, 100/s 6 at a time, 1000/s alone"
         );
+    }
+
+    #[test]
+    fn what_was_refused_or_failed_is_named_and_that_of_others_is_not() {
+        let key = |peer, scenario| Key {
+            rate: 10,
+            scenario,
+            peer,
+            condition: Condition::Clean,
+        };
+        let refused = Figures {
+            refused: 2,
+            ..FIGURES
+        };
+        let mut results = Results::from([(key("nginx-limit", Scenario::Fixed), Ok(refused))]);
+        assert_eq!(failures(&results), ["pacegate was not measured"]);
+        results.insert(key(PACEGATE, Scenario::Fixed), Ok(FIGURES));
+        assert!(failures(&results).is_empty());
+        results.insert(key(PACEGATE, Scenario::Leaky), Ok(refused));
+        results.insert(key(PACEGATE, Scenario::Several), Err("it broke".to_owned()));
+        let expected = [
+            "pacegate leaky 10/s clean: 2 refused, 0 not 200",
+            "pacegate several 10/s clean: it broke",
+        ];
+        assert_eq!(failures(&results), expected);
     }
 
     #[test]
