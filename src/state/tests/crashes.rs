@@ -74,4 +74,51 @@ proptest! {
         }
         prop_assert_eq!(exceeded(&seen, &limits), None);
     }
+
+    /// The same with costs, several limits and keys, at an upstream whose clock is 1 in
+    /// 1000 slow.
+    #[test]
+    fn no_limit_is_ever_exceeded_over_crashes_by_costs_nor_by_a_key(
+        limits in prop::collection::vec((8u32..40, 100u64..1500), 1..3),
+        per in (4u32..8, 500u64..1500),
+        runs in prop::collection::vec(
+            (prop::collection::vec((0u64..80, 0u64..60, 1u32..=4, 1u64..3), 0..25), 0u64..1500),
+            2..6,
+        ),
+    ) {
+        let each = limits.iter().map(|(count, period)| format!("\"{count}/{period}ms\""));
+        let mut each: Vec<_> = each.collect();
+        each.dedup();
+        let keyed = format!("{{ rate = \"{}/{}ms\", per = \"address\" }}", per.0, per.1);
+        let settings = upstream(&format!("{}, {keyed}", each.join(", ")));
+        let mut world = World::new();
+        let mut seen: Vec<(Duration, u32, u64)> = Vec::new();
+        for (starts, pause) in runs {
+            let mut run = world.run(&settings);
+            for (way, gap, cost, key) in starts {
+                let charge = Charge::new(NonZeroU32::new(cost).unwrap(), [key].into(), 0);
+                let start = world.take(&mut run, &charge);
+                seen.push((start + Duration::from_millis(way), cost, key));
+                world.now += Duration::from_millis(gap);
+            }
+            drop(run);
+            world.now += Duration::from_millis(pause);
+        }
+        let fullest = |of: Option<u64>, period: u64| {
+            let period = Duration::from_micros(period * 1001);
+            let seen = seen.iter().filter(|(.., key)| of.is_none_or(|of| of == *key));
+            let seen: Vec<_> = seen.collect();
+            let within = |from: Duration| {
+                let window = seen.iter().filter(|(at, ..)| (from..from + period).contains(at));
+                window.map(|(_, cost, _)| cost).sum::<u32>()
+            };
+            seen.iter().map(|(at, ..)| within(*at)).max().unwrap_or(0)
+        };
+        for (count, period) in limits {
+            prop_assert!(fullest(None, period) <= count);
+        }
+        for key in 1..3 {
+            prop_assert!(fullest(Some(key), per.1) <= per.0);
+        }
+    }
 }
