@@ -38,7 +38,7 @@ use tokio::time::Instant;
 use crate::config;
 use crate::metrics::{Cells, Snapshot};
 use crate::outcome::Outcome;
-use crate::pacing::{Charge, Limits};
+use crate::pacing::{Charge, Gauge, Limits};
 use crate::state::{Clock, Journal, Past, reach};
 use crate::upstream::Dialer;
 use charge::{Seed, Tariff};
@@ -254,7 +254,25 @@ impl Shared {
         snapshot.outage = self
             .outage()
             .map(|since| now.saturating_duration_since(since));
+        let at_once = self.at_once(&snapshot, waits.is_some());
+        snapshot.limits.push(at_once);
         snapshot
+    }
+
+    /// `max_in_flight` as a limit. It binds if somebody waits and nothing else holds them.
+    fn at_once(&self, now: &Snapshot, waits: bool) -> Gauge {
+        let most = self.settings().max_in_flight.get() as u64;
+        let left = most.saturating_sub(now.in_flight());
+        let paused = !now.cooldown.is_zero() || now.probing || now.outage.is_some();
+        let another = paused || now.limits.iter().any(|limit| limit.binding);
+        Gauge {
+            label: "max_in_flight".to_owned(),
+            capacity: Some(most),
+            left,
+            // Nobody knows when an answer will end.
+            wait: Duration::ZERO,
+            binding: waits && left == 0 && !another,
+        }
     }
 
     /// The settings as they are now. Not to be held over an await.

@@ -118,7 +118,7 @@ async fn the_status_says_which_limit_binds_and_until_when() {
     assert_eq!(lane["floor_ms"], 0, "after a few answers nothing is known");
     let limits = lane["limits"].as_array().unwrap();
     let binding: Vec<_> = limits.iter().map(|limit| &limit["binding"]).collect();
-    assert_eq!(binding, [true, false, false], "{lane}");
+    assert_eq!(binding, [true, false, false, false], "{lane}");
     assert_eq!(
         (
             &limits[0]["limit"],
@@ -130,6 +130,31 @@ async fn the_status_says_which_limit_binds_and_until_when() {
     let wait = limits[0]["wait_ms"].as_u64().unwrap();
     assert!((3_000_000..=3_700_000).contains(&wait), "{lane}");
     assert_eq!(limits[2]["limit"], "5/s per address");
+    assert_eq!(limits[3]["limit"], "max_in_flight");
+}
+
+#[tokio::test]
+async fn the_most_calls_at_once_are_a_limit_that_binds_if_no_other_does() {
+    for (rate, binding) in [("100/s", "max_in_flight"), ("2/h", "2/h")] {
+        let upstream = Upstream::holding().await;
+        let settings = format!("max_in_flight = 2\nlimits = [\"{rate}\"]\nqueue.max_wait = \"2h\"");
+        let proxy = Proxy::before(&upstream, &settings);
+        let of = |metrics: &Metrics, name: &str, limit: &str| {
+            let labels = format!("{{upstream=\"api\",limit=\"{limit}\"}}");
+            metrics.value(&format!("pacegate_limit_{name}{labels}"))
+        };
+        let _first = proxy.send(get("/")).await;
+        let one = |metrics: &Metrics| of(metrics, "available", "max_in_flight") == 1.0;
+        let metrics = proxy.until("one to be in flight", one).await;
+        let most = |name| of(&metrics, name, "max_in_flight");
+        assert_eq!((most("capacity"), most("binding")), (2.0, 0.0));
+        let _others = [proxy.send(get("/")).await, proxy.send(get("/")).await];
+        let binds = |metrics: &Metrics| of(metrics, "binding", binding) == 1.0;
+        let metrics = proxy.until("it to bind", binds).await;
+        let bind = ["max_in_flight", rate].map(|limit| of(&metrics, "binding", limit));
+        assert_eq!(bind.iter().sum::<f64>(), 1.0);
+        assert_eq!(of(&metrics, "available", "max_in_flight"), 0.0);
+    }
 }
 
 #[tokio::test]

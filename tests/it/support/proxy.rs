@@ -269,9 +269,10 @@ impl Metrics {
         self.value(&format!("pacegate_requests_total{{{labels}}}"))
     }
 
-    /// What the only limit of `api` would let start now.
+    /// What the only limit of `api` would let start now, but for `max_in_flight`.
     pub(crate) fn available(&self) -> f64 {
-        self.sum("pacegate_limit_available{upstream=\"api\"")
+        let of = |label: &str| format!("pacegate_limit_available{{upstream=\"api\"{label}");
+        self.sum(&of("")) - self.sum(&of(",limit=\"max_in_flight\""))
     }
 }
 
