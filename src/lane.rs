@@ -259,19 +259,19 @@ impl Shared {
         snapshot
     }
 
-    /// `max_in_flight` as a limit. It binds if somebody waits and nothing else holds them.
+    /// `max_in_flight` as a limit. It binds if somebody waits and nothing else holds the queue.
     fn at_once(&self, now: &Snapshot, waits: bool) -> Gauge {
         let most = self.settings().max_in_flight.get() as u64;
         let left = most.saturating_sub(now.in_flight());
         let paused = !now.cooldown.is_zero() || now.probing || now.outage.is_some();
-        let another = paused || now.limits.iter().any(|limit| limit.binding);
+        let held = paused || now.limits.iter().any(|limit| limit.binding);
         Gauge {
             label: "max_in_flight".to_owned(),
             capacity: Some(most),
             left,
             // Nobody knows when an answer will end.
             wait: Duration::ZERO,
-            binding: waits && left == 0 && !another,
+            binding: waits && left == 0 && !held,
         }
     }
 

@@ -147,7 +147,7 @@ impl All {
             Some(u64::from(limit.binding))
         })?;
         let (help, unit) = (
-            "Time for which the limit lets nothing start",
+            "Time for which the limit lets nothing start, if that is known",
             Some(&Unit::Seconds),
         );
         let kind = MetricType::Gauge;

@@ -5,7 +5,8 @@
 //! another key, a younger one can be lighter, or its other key free, and take what
 //! has come back by then, again and again. Hence who has waited for long has a claim
 //! on each of its keys: until it asks again, a younger one starts only if that leaves
-//! enough by then, as far as can be told. What will have come back by then anyway is kept from nobody.
+//! enough by then, as far as can be told. What will have come back by then anyway is
+//! kept from nobody.
 //!
 //! Who has only begun to wait, at the head of its line, has none: whoever can start
 //! does, so that no turn is wasted that one who needs two keys cannot use yet.

@@ -107,7 +107,7 @@ pub(crate) struct Gauge {
     pub(crate) capacity: Option<u64>,
     /// What it would let start now; of a limit with keys, for the busiest one.
     pub(crate) left: u64,
-    /// How long it lets nothing start.
+    /// How long it lets nothing start, if that is known; otherwise zero.
     pub(crate) wait: Duration,
     /// Whether somebody waits, and for this limit the longest.
     pub(crate) binding: bool,
