@@ -68,7 +68,7 @@ pub(crate) enum Command {
     Real,
     /// Spawn to first answer, idle memory, threads, size
     Startup,
-    /// All of the above but `enforced`, which takes more than two hours
+    /// All of the above but `enforced`, which takes more than three hours
     All,
     /// Instructions per request, counted by valgrind, against those in bench/instructions.txt
     Instructions(InstructionsArgs),
@@ -122,7 +122,7 @@ pub(crate) struct EnforcedArgs {
     /// Requests per second
     #[arg(long, value_delimiter = ',', default_values_t = [10, 100, 1000, 10_000], value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub(crate) rates: Vec<u32>,
-    /// Only these circumstances (clocks: pacegate alone)
+    /// Only these circumstances
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES")]
     pub(crate) conditions: Vec<Condition>,
     /// Add each cell to this file when it has been measured, and take those that are there already from it: a run that was ended

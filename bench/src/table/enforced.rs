@@ -114,21 +114,29 @@ pub(crate) async fn run(bench: &Bench, args: &EnforcedArgs) -> Result<Measured> 
 
     let mut tables = Vec::new();
     if chosen.iter().any(|peer| peer.name == PACEGATE) {
-        show_ours(&results, &mut ours);
+        show(&results, true, &mut ours);
+        if let Some(disturbed) = disturbed(&results) {
+            ours.note(disturbed);
+        }
         tables.push(("enforced", ours));
     }
     if chosen.iter().any(|peer| peer.name != PACEGATE) {
-        let mut others = show_others(&results, &how);
+        let title = format!("The others at the same upstreams: {how}");
+        let mut others = Table::new(title, "N").keyed("peer, upstream");
         if tables.is_empty() {
             bench.choose(&CONTENDERS, &mut others)?;
         }
+        show(&results, false, &mut others);
+        others.note(
+            "nginx spaces evenly whatever the upstream allows, and its starts are held against that; neither it nor until_ready has a setting for concurrency and several limits that makes callers wait",
+        );
+        others.note(
+            "direct: as many callers as may be at once, no proxy, each sends again when it is answered",
+        );
         tables.push(("enforced others", others));
     }
     if let Some((_, first)) = tables.first_mut() {
-        let used = |scenario: &&Scenario| results.keys().any(|key| key.scenario == **scenario);
-        for scenario in Scenario::value_variants().iter().filter(used) {
-            first.note(scenario.explained());
-        }
+        explain(&results, first);
     }
     Ok((tables, failures(&results)))
 }
@@ -139,11 +147,8 @@ fn planned(args: &EnforcedArgs, chosen: &[Contender], seconds: u32) -> Vec<Run> 
         for scenario in selected(&args.policies) {
             for peer in chosen {
                 for condition in selected(&args.conditions) {
-                    let ours = peer.program == Program::Pacegate;
-                    let common = matches!(condition, Condition::Clean | Condition::Jitter);
-                    let wanted = condition.matters(scenario) && (ours || common);
                     let contender = scenario.contender(peer.name, peer.program, rate, condition);
-                    let Some(contender) = contender.filter(|_| wanted) else {
+                    let Some(contender) = contender.filter(|_| condition.matters(scenario)) else {
                         continue;
                     };
                     runs.push(Run {
@@ -351,11 +356,22 @@ impl Stand {
     }
 }
 
-/// A row per upstream and rate, a column per condition.
-fn show_ours(results: &Results, table: &mut Table) {
+/// A row per upstream and rate, a column per condition: of pacegate, or of each of the others.
+fn show(results: &Results, ours: bool, table: &mut Table) {
+    let mut cells: Vec<(&Key, &Outcome)> = results
+        .iter()
+        .filter(|(key, _)| (key.peer == PACEGATE) == ours)
+        .collect();
+    // Stable: of each peer, rate by rate.
+    cells.sort_by_key(|(key, _)| key.peer);
     let mut not_200: BTreeMap<(String, String), u64> = BTreeMap::new();
-    for (key, figures) in results.iter().filter(|(key, _)| key.peer == PACEGATE) {
-        let (upstream, case) = (name(key.scenario), format!("{}", key.rate));
+    for (key, figures) in cells {
+        let upstream = if ours {
+            name(key.scenario)
+        } else {
+            format!("{}, {}", key.peer, name(key.scenario))
+        };
+        let case = key.rate.to_string();
         let (_, most) = key.scenario.window(key.rate);
         let text = match figures {
             Ok(figures) => format!("{}, {}", figures.short(), figures.fullest),
@@ -383,6 +399,10 @@ fn show_ours(results: &Results, table: &mut Table) {
     for ((upstream, case), count) in not_200 {
         table.text(&upstream, &case, "not 200", count.to_string());
     }
+}
+
+/// What the cells of both tables say.
+fn explain(results: &Results, table: &mut Table) {
     table.note(
         "cells: refused by the upstream, utilization, requests in the fullest window of any phase; most: what such a window may hold",
     );
@@ -390,51 +410,27 @@ fn show_ours(results: &Results, table: &mut Table) {
         "off: from the earliest start that the limit allows, clean; not 200: answers to callers, all conditions",
     );
     table.note("jitter: each request takes 0 to 50 ms to the upstream; slow, fast clock: 0.1 %");
-    // The threads of other peers take the core from each other: there it would say nothing about the machine.
+    let used = |scenario: &&Scenario| results.keys().any(|key| key.scenario == **scenario);
+    for scenario in Scenario::value_variants().iter().filter(used) {
+        table.note(scenario.explained());
+    }
+}
+
+/// The cells of pacegate that the machine left without a core, if any. The threads of other peers take the core from each other:
+/// there it would say nothing about the machine.
+fn disturbed(results: &Results) -> Option<String> {
     let starved = |(key, figures): (&Key, &Outcome)| {
         let starved = figures.as_ref().map_or(0.0, |figures| figures.starved);
         let disturbed = key.peer == PACEGATE && starved > DISTURBED;
         disturbed.then(|| format!("{key} {:.1} %", starved * 100.0))
     };
     let disturbed: Vec<String> = results.iter().filter_map(starved).collect();
-    if !disturbed.is_empty() {
-        table.note(format!(
+    (!disturbed.is_empty()).then(|| {
+        format!(
             "disturbed, share of the time without a core to run on: {}",
             disturbed.join(", ")
-        ));
-    }
-}
-
-/// A row per peer and upstream, a column per rate.
-fn show_others(results: &Results, how: &str) -> Table {
-    let title = format!("The others at the same upstreams: {how}");
-    let mut table = Table::new(title, "upstream");
-    let mut rows: BTreeMap<(&str, Scenario), BTreeMap<u32, Vec<String>>> = BTreeMap::new();
-    for (key, figures) in results.iter().filter(|(key, _)| key.peer != PACEGATE) {
-        let text = match figures {
-            Ok(figures) => figures.short(),
-            Err(error) => {
-                table.note(format!("{key}: {error}"));
-                "failed".to_owned()
-            }
-        };
-        let row = rows.entry((key.peer, key.scenario)).or_default();
-        row.entry(key.rate).or_default().push(text);
-    }
-    for ((peer, scenario), cells) in rows {
-        for (rate, texts) in cells {
-            let column = format!("{rate}/s");
-            table.text(peer, &name(scenario), &column, texts.join("; "));
-        }
-    }
-    table.note("cells: clean; jitter, each: refused by the upstream, utilization");
-    table.note(
-        "nginx spaces evenly whatever the upstream allows; neither has a setting for concurrency and several limits that makes callers wait",
-    );
-    table.note(
-        "direct: as many callers as may be at once, no proxy, each sends again when it is answered",
-    );
-    table
+        )
+    })
 }
 
 impl Figures {
@@ -532,10 +528,10 @@ mod tests {
         };
         let runs = planned(&args, &CONTENDERS, 60);
         let of = |peer: &str| runs.iter().filter(|run| run.key.peer == peer).count();
-        // All four conditions; a concurrency limit has no clock. The others: clean and with jitter.
+        // All four conditions; a concurrency limit has no clock.
         assert_eq!(of("pacegate"), 2 * (10 * 4 + 2));
-        assert_eq!(of("nginx-limit"), 2 * (5 * 2));
-        assert_eq!(of("until_ready"), 2 * (7 * 2));
+        assert_eq!(of("nginx-limit"), 2 * (5 * 4));
+        assert_eq!(of("until_ready"), 2 * (7 * 4));
         assert_eq!(of("direct"), 2 * 2);
         let keys: std::collections::BTreeSet<Key> = runs.iter().map(|run| run.key).collect();
         assert_eq!(keys.len(), runs.len(), "each is measured once");
@@ -558,10 +554,10 @@ mod tests {
             assert!(group.iter().all(|run| run.key.rate == rate));
             sizes.entry(rate).or_default().push(group.len());
         }
-        assert_eq!(sizes[&10], [64, 4]);
+        assert_eq!(sizes[&10], [64, 28]);
         assert_eq!(sizes[&100][..10], [6; 10]);
-        assert_eq!(sizes[&1000], [1; 68]);
-        assert_eq!(sizes[&10_000], [1; 68]);
+        assert_eq!(sizes[&1000], [1; 92]);
+        assert_eq!(sizes[&10_000], [1; 92]);
         assert_eq!(
             at_a_time(&[10, 100, 1000]),
             "10/s 64 at a time, 100/s 6 at a time, 1000/s alone"
@@ -617,7 +613,7 @@ mod tests {
             (key(Condition::Jitter), Err("it broke".to_owned())),
         ]);
         let mut table = Table::new("Ours", "N").keyed("upstream");
-        show_ours(&results, &mut table);
+        show(&results, true, &mut table);
         let text = table.to_string();
         assert!(text.contains("| upstream | N | clean |"), "{text}");
         assert!(
@@ -628,5 +624,33 @@ mod tests {
             text.contains("- pacegate sliding-even 10/s jitter: it broke\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn the_others_have_the_same_columns_peer_by_peer() {
+        let key = |peer, rate, condition| Key {
+            rate,
+            scenario: Scenario::Sliding,
+            peer,
+            condition,
+        };
+        let results = Results::from([
+            (key("until_ready", 10, Condition::Clean), Ok(FIGURES)),
+            (key("nginx-limit", 10, Condition::Clean), Ok(FIGURES)),
+            (key("nginx-limit", 10, Condition::Slow), Ok(FIGURES)),
+            (key("nginx-limit", 100, Condition::Clean), Ok(FIGURES)),
+            (key(PACEGATE, 10, Condition::Clean), Ok(FIGURES)),
+        ]);
+        let mut table = Table::new("Others", "N").keyed("peer, upstream");
+        show(&results, false, &mut table);
+        let text = table.to_string();
+        let rows: Vec<&str> = text.lines().skip(4).take(4).collect();
+        let expected = [
+            "| nginx-limit, sliding | 10 | 0, 0.9999, 10 | 10 | 1, 100 | 0, 0.9999, 10 | 0 |",
+            "| nginx-limit, sliding | 100 | 0, 0.9999, 10 | 100 | 1, 100 | - | 0 |",
+            "| until_ready, sliding | 10 | 0, 0.9999, 10 | 10 | 1, 100 | - | 0 |",
+            "",
+        ];
+        assert_eq!(rows, expected, "{text}");
     }
 }
