@@ -169,9 +169,9 @@ pub(crate) struct UntilReadyArgs {
     /// Where to send the requests.
     #[arg(long)]
     pub(crate) upstream: SocketAddr,
-    /// The limit, none if absent.
+    /// The limits, one after the other.
     #[arg(long)]
-    pub(crate) pace: Option<Pace>,
+    pub(crate) pace: Vec<Pace>,
     /// Requests in progress at most.
     #[arg(long)]
     pub(crate) workers: u32,

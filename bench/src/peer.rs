@@ -50,7 +50,7 @@ pub(crate) struct Contender {
     /// What is started.
     pub(crate) program: Program,
     pace: Option<Pace>,
-    /// A second limit beside the pace (pacegate only).
+    /// A second limit beside the pace (not for nginx).
     beside: Option<Pace>,
     max_in_flight: Option<u32>,
     threads: u32,
@@ -103,7 +103,7 @@ impl Contender {
         }
     }
 
-    /// With a second limit (pacegate only).
+    /// With a second limit; not for nginx.
     pub(crate) const fn beside(self, pace: Pace) -> Self {
         Self {
             beside: Some(pace),
@@ -353,7 +353,7 @@ fn command(bench: &Bench, contender: &Contender, place: Place, dir: &Path) -> Re
             command.args(["--upstream", &place.origin.to_string()]);
             let workers = contender.max_in_flight.unwrap_or(until_ready::WORKERS);
             command.args(["--workers", &workers.to_string()]);
-            if let Some(pace) = contender.pace {
+            for pace in [contender.pace, contender.beside].into_iter().flatten() {
                 command.args(["--pace", &pace.to_string()]);
             }
         }

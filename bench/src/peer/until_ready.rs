@@ -41,12 +41,16 @@ struct Job {
 pub(crate) async fn run(args: UntilReadyArgs) -> Result<()> {
     let (jobs, backlog) = mpsc::channel(QUEUE);
     let backlog = Arc::new(Mutex::new(backlog));
-    let limiter = args.pace.map(limiter).transpose()?.map(Arc::new);
+    let limiters: Arc<[_]> = args.pace.into_iter().map(limiter).collect::<Result<_>>()?;
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     let pool: Pool = Client::builder(TokioExecutor::new()).build(connector);
     for _ in 0..args.workers {
-        tokio::spawn(work(Arc::clone(&backlog), limiter.clone(), pool.clone()));
+        tokio::spawn(work(
+            Arc::clone(&backlog),
+            Arc::clone(&limiters),
+            pool.clone(),
+        ));
     }
     let listener = TcpListener::bind(args.listen).await?;
     let upstream = args.upstream.to_string();
@@ -97,7 +101,7 @@ async fn answer(
 
 async fn work(
     backlog: Arc<Mutex<mpsc::Receiver<Job>>>,
-    limiter: Option<Arc<DefaultDirectRateLimiter>>,
+    limiters: Arc<[DefaultDirectRateLimiter]>,
     pool: Pool,
 ) {
     loop {
@@ -105,7 +109,7 @@ async fn work(
         let Some(job) = job else {
             return;
         };
-        if let Some(limiter) = &limiter {
+        for limiter in &*limiters {
             #[expect(clippy::disallowed_methods, reason = "this peer shows what it costs")]
             limiter.until_ready().await;
         }

@@ -120,8 +120,10 @@ impl Scenario {
         let contender = Contender::new(name, program);
         let pace = self.pace(rate);
         match (program, self) {
-            (Program::Pacegate, Self::Concurrency) => Some(contender.in_flight(self.at_once(rate))),
-            (Program::Pacegate, Self::Several) => Some(
+            (Program::Pacegate | Program::UntilReady, Self::Concurrency) => {
+                Some(contender.in_flight(self.at_once(rate)))
+            }
+            (Program::Pacegate | Program::UntilReady, Self::Several) => Some(
                 contender
                     .paced(pace)
                     .beside(long(rate))
@@ -132,12 +134,11 @@ impl Scenario {
                 Some(contender.paced(pace).in_flight(at_once))
             }
             (Program::Direct, Self::Concurrency) => Some(contender),
-            (Program::Direct | Program::Haproxy, _)
-            | (_, Self::Concurrency | Self::Several | Self::SlidingNear | Self::SlidingSlow) => {
-                None
-            }
-            // nginx knows even spacing only: the other form would be the same again.
-            (Program::Nginx, Self::FixedEven | Self::SlidingEven) => None,
+            (Program::Direct | Program::Haproxy, _) => None,
+            // nginx does not make callers wait for a call to end.
+            (Program::Nginx, Self::Concurrency | Self::Several) => None,
+            // It knows even spacing only: the other forms would be the same again.
+            (Program::Nginx, Self::FixedEven | Self::SlidingEven | Self::SlidingNear) => None,
             (Program::Nginx, _) => Some(contender.paced(pace)),
             // A worker is busy for as long as its request is on the way.
             (Program::UntilReady, _) => {
@@ -146,7 +147,8 @@ impl Scenario {
                 } else {
                     0
                 };
-                Some(contender.paced(pace).in_flight(64 + on_the_way))
+                let workers = 64 + on_the_way + self.on_the_way(rate);
+                Some(contender.paced(pace).in_flight(workers))
             }
         }
     }
@@ -173,7 +175,7 @@ impl Scenario {
                 ..Pace::window(self.at_once(rate), 1)
             },
             Self::Several => long(rate),
-            Self::Fixed | Self::Sliding if evenly => Pace::even(rate),
+            Self::Fixed | Self::Sliding | Self::SlidingSlow if evenly => Pace::even(rate),
             Self::Leaky => Pace::even(rate),
             _ => self.pace(rate),
         }
