@@ -179,6 +179,35 @@ async fn connections_are_opened_ahead_so_that_no_turn_waits_for_one() {
     assert_eq!(rig.arrivals(), [40, 139, 239, 339, 440]);
 }
 
+/// The one that came back stayed unused until the other was given up.
+#[tokio::test(start_paused = true)]
+async fn who_gets_no_connection_takes_one_that_comes_back() {
+    const SLOW: Upstream = Upstream {
+        answer: Duration::from_millis(1050),
+        ..PROMPT
+    };
+    for refuses in [false, true] {
+        let (connections, mut accepted) = mpsc::channel(1);
+        let settings = r#"limits = [{ rate = "10/s", burst = 1 }]"#;
+        let rig = Rig::before(settings, Duration::ZERO, connections.clone());
+        let (to_upstream, served) = mpsc::channel(1);
+        let seen = Arc::clone(&rig.seen);
+        tokio::spawn(rig::serve(served, SLOW, rig.start, seen));
+        let first = rig.send("/first");
+        let stream = accepted.recv().await.unwrap();
+        to_upstream.send(stream).await.unwrap();
+        // All further ones are refused, or never open.
+        let _full = connections.reserve_owned().await.unwrap();
+        if refuses {
+            accepted.close();
+        }
+        let second = rig.send("/second");
+        assert_eq!(first.await.unwrap().0, 200);
+        assert_eq!(second.await.unwrap().0, 200);
+        assert_eq!(rig.arrivals(), [0, 1050]);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_went_stale_during_a_long_wait_is_replaced_before_the_turn() {
     let distant = Upstream {

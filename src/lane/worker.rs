@@ -71,9 +71,11 @@ async fn run(core: Arc<Core>, mut slot: Slot, standing: Standing) {
             Ok(connection) => connection,
             Err(error) => match outage(&core, began, pause, &error) {
                 Some(wait) => {
-                    time::sleep(wait).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                    continue;
+                    let Ok(connection) = time::timeout(wait, returned(&link)).await else {
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                        continue;
+                    };
+                    connection
                 }
                 None => {
                     // Before the look for jobs that could not have it.
@@ -132,16 +134,48 @@ async fn serve(
     let _ = reply.send(Box::new(answer));
 }
 
-/// A connection: a ready one of this core, or a new one.
+/// A connection: a ready one of this core, or a new one, unless that takes longer than
+/// usual and one comes back meanwhile.
 async fn connection(core: &Core, link: &Link, began: Instant) -> Result<Connection, ConnectError> {
-    if let Some(connection) = link.pool.take(began) {
+    if let Some(connection) = unused(link, began).await {
         return Ok(connection);
+    }
+    let late = async {
+        time::sleep(core.shared.lead()).await;
+        returned(link).await
+    };
+    tokio::select! {
+        biased;
+        opened = another(core, link) => opened,
+        connection = late => Ok(connection),
+    }
+}
+
+/// A connection of this core that is ready, or will be in a moment.
+async fn unused(link: &Link, now: Instant) -> Option<Connection> {
+    if let Some(connection) = link.pool.take(now) {
+        return Some(connection);
     }
     while let Some(mut connection) = link.pool.take_resting() {
         if let Ok(true) = time::timeout(LONGEST_REST, connection.ready()).await {
-            return Ok(connection);
+            return Some(connection);
         }
     }
+    None
+}
+
+/// The next connection that comes back.
+async fn returned(link: &Link) -> Connection {
+    loop {
+        if let Some(connection) = unused(link, Instant::now()).await {
+            return connection;
+        }
+        link.pool.returned().await;
+    }
+}
+
+/// A new connection, or what is left of one that another has opened meanwhile.
+async fn another(core: &Core, link: &Link) -> Result<Connection, ConnectError> {
     // Where one connection carries many calls, one at a time is opened, and
     // those who had to wait for it look first whether it has room for them.
     let mut dialing = None;

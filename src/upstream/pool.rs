@@ -7,6 +7,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use hyper::client::conn::http2;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::load::{Load, Streams};
@@ -23,6 +24,8 @@ pub(crate) struct Pool {
     warm: usize,
     /// Whom to tell when an unused connection closes.
     sweeper: OnceLock<Waker>,
+    /// Tells who waits for a connection that one has come back.
+    returned: Notify,
     /// Held for a few lines without an await; in practice only ever taken by
     /// the threads that return a connection and the one that takes it.
     kept: Mutex<Kept>,
@@ -53,6 +56,7 @@ impl Pool {
             max_age: settings.max_age,
             warm,
             sweeper: OnceLock::new(),
+            returned: Notify::new(),
             kept: Mutex::default(),
         }
     }
@@ -106,6 +110,12 @@ impl Pool {
             Protocol::Away => {}
             Protocol::Http2(sender, streams) => self.share(sender, &streams, connection.opened),
         }
+        self.returned.notify_one();
+    }
+
+    /// Returns when a connection has come back, to one of those who wait.
+    pub(crate) async fn returned(&self) {
+        self.returned.notified().await;
     }
 
     /// Lets the next calls join an HTTP/2 connection that was just opened.

@@ -194,7 +194,7 @@ impl Rig {
 }
 
 /// Does as `upstream` says, and writes down what it sees.
-async fn serve(
+pub(super) async fn serve(
     mut accepted: mpsc::Receiver<tokio::io::DuplexStream>,
     upstream: Upstream,
     start: Instant,
