@@ -38,7 +38,7 @@ use tokio::time::Instant;
 use crate::config;
 use crate::metrics::{Cells, Snapshot};
 use crate::outcome::Outcome;
-use crate::pacing::{Charge, Gauge, Limits};
+use crate::pacing::{Charge, Gauge, Limits, Waiting};
 use crate::state::{Clock, Journal, Past, reach};
 use crate::upstream::Dialer;
 use charge::{Seed, Tariff};
@@ -242,9 +242,9 @@ impl Shared {
     pub(crate) fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::new(&self.name, self.cells.iter().map(AsRef::as_ref));
         let now = Instant::now();
-        let waits = self.average();
+        let waiting = self.who_waits();
         let mut limits = self.limits();
-        snapshot.limits = limits.gauges(now, waits.as_ref());
+        snapshot.limits = limits.gauges(now, waiting.as_ref());
         snapshot.keys = limits.keys();
         snapshot.cooldown = limits.cooldown(now);
         snapshot.probing = limits.probing();
@@ -254,7 +254,7 @@ impl Shared {
         snapshot.outage = self
             .outage()
             .map(|since| now.saturating_duration_since(since));
-        let at_once = self.at_once(&snapshot, waits.is_some());
+        let at_once = self.at_once(&snapshot, waiting.is_some());
         snapshot.limits.push(at_once);
         snapshot
     }
@@ -285,12 +285,15 @@ impl Shared {
         self.waiting.load(Ordering::SeqCst)
     }
 
-    /// What those who wait cost on average; `None` if nobody does.
-    fn average(&self) -> Option<Charge> {
+    /// Those who wait, for those who watch; `None` if nobody does.
+    fn who_waits(&self) -> Option<Waiting> {
         let waiting = u64::try_from(self.waiting()).ok()?;
         let cost = self.waiting_cost.load(Ordering::Relaxed);
         let cost = u32::try_from(cost.div_ceil(NonZeroU64::new(waiting)?.get())).ok()?;
-        Some(Charge::of(NonZeroU32::new(cost).unwrap_or(NonZeroU32::MIN)))
+        Some(Waiting {
+            cost: NonZeroU32::new(cost).unwrap_or(NonZeroU32::MIN),
+            keys: self.room.waiting(),
+        })
     }
 
     /// About how long a request of `charge` must wait that comes now.

@@ -44,7 +44,7 @@ use history::Ledger;
 use kinds::Kinds;
 use scope::{OTHERS, Scope};
 use state::State;
-pub(crate) use turn::{Charge, Closed, End, Gauge, Hold, Rank, Reading, Turn};
+pub(crate) use turn::{Charge, Closed, End, Gauge, Hold, Rank, Reading, Turn, Waiting};
 
 pub(crate) mod alarm;
 mod bucket;
@@ -152,8 +152,11 @@ impl Limits {
         let until = |(index, scope): (usize, &Scope)| {
             let key = self.kinds.key(charge, index);
             let state = scope.get(key);
-            let unknown = scope.unknown_until().max(at);
-            let ready = state.map_or(unknown, |state| state.ready_at(at, charge, first));
+            let ready = state.map_or(at, |state| state.ready_at(at, charge, first));
+            let ready = match scope.knows(key) {
+                true => ready,
+                false => ready.max(scope.unknown_until()),
+            };
             match rank.filter(|_| ready <= at) {
                 Some(rank) => scope.yields_until(key, charge, rank, [at, last]),
                 None => ready,

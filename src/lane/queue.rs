@@ -95,6 +95,11 @@ impl Room {
         self.shares.waiting_cost(charge)
     }
 
+    /// The keys that somebody has who waits, each with the place of its kind.
+    pub(super) fn waiting(&self) -> Vec<(usize, u64)> {
+        self.shares.waiting()
+    }
+
     /// A head longer than the whole queue takes all of it rather than wait
     /// forever.
     fn permits(&self, bytes: usize) -> u32 {

@@ -115,6 +115,14 @@ impl Shares {
         ids(charge).map(cost).collect()
     }
 
+    /// The keys that somebody has who waits, each with the place of its kind.
+    pub(super) fn waiting(&self) -> Vec<(usize, u64)> {
+        let known = self.known.lock();
+        let waits = |entry: &Entry| entry.key.cost.load(Ordering::Relaxed) > 0;
+        let known = known.iter().filter(|(_, entry)| waits(entry));
+        known.map(|(id, _)| *id).collect()
+    }
+
     fn users<'a>(&'a self, charge: &'a Charge) -> impl Iterator<Item = User> + 'a {
         ids(charge).map(|id| {
             let mut known = self.known.lock();

@@ -18,6 +18,8 @@ use governor::nanos::Nanos;
 use governor::state::{NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
 
+use super::window::ASKS;
+
 /// A bucket that holds up to `size` tokens and regains one per interval.
 /// Times are durations since the lane's epoch.
 #[derive(Debug)]
@@ -63,6 +65,34 @@ impl Bucket {
                     .max(now)
             }
         }
+    }
+
+    /// When `cost` tokens are there while `open` others are taken by who was not
+    /// counted yet, and will not have been before `first`: `now`, or a later time that
+    /// can turn out to be too early. To be asked again then, but not all the time.
+    pub(super) fn ready_at_best(
+        &self,
+        now: Duration,
+        cost: u32,
+        open: u32,
+        first: Duration,
+    ) -> Duration {
+        let ready = self.ready_at(now, cost, open);
+        let wanted = u64::from(cost.min(self.size.get())) + u64::from(open);
+        let over = wanted.saturating_sub(self.size.get().into());
+        if over == 0 {
+            return ready;
+        }
+        // How long before `now` the first of them may have been counted.
+        let before = now - self.full.at().max(first).min(now);
+        ready.saturating_sub(before).max(now + self.interval / ASKS)
+    }
+
+    /// So many tokens are missing at `now`, or more; all if it holds fewer.
+    pub(super) fn lacks(&self, missing: u32, now: Duration) {
+        let missing = self.interval.saturating_mul(missing.min(self.size.get()));
+        self.full
+            .set(self.full.at().max(now.saturating_add(missing)));
     }
 
     /// Since when the `cost` tokens that are there have been there; zero if the

@@ -35,7 +35,7 @@ impl Limits {
         }
         let next = self.guard.next();
         let beside = ahead + next.saturating_sub(number + 1);
-        self.count(number, [start, at], beside, end);
+        let early = self.count(number, [start, at], beside, end);
         let before = self.learned.then(|| self.budgets_ready_at(&charge, at));
         self.ended(&charge, at, known, end);
         // With one less on its way more of what the upstream says is left can start.
@@ -45,6 +45,7 @@ impl Limits {
             cooldown: None,
             sooner: self.release(&charge, number, end, at)
                 || sooner
+                || early
                 || matches!(end, End::Canceled),
         };
         let epoch = self.epoch;
@@ -81,12 +82,21 @@ impl Limits {
 
     /// What the end of turn `number` tells of when it was counted; it was taken at the
     /// first of the times, ended at the second, and had `beside` others beside it.
-    fn count(&mut self, number: u64, [start, at]: [Duration; 2], beside: u64, end: End<'_>) {
+    /// Returns whether another may start sooner than was said.
+    fn count(
+        &mut self,
+        number: u64,
+        [start, at]: [Duration; 2],
+        beside: u64,
+        end: End<'_>,
+    ) -> bool {
+        let mut early = false;
         match end {
             End::Answered(_) | End::Refused(..) => match self.guard.answered(number, beside, at) {
-                Some((counted, charge)) => {
-                    self.each(&charge, |state| state.counted(counted, &charge));
-                }
+                Some((counted, charge)) => self.each(&charge, |state| {
+                    early |= state.comes_back_early(counted, at);
+                    state.counted(counted, &charge);
+                }),
                 // Its guard had run out.
                 None => self.guard.learn([start, at], beside),
             },
@@ -98,6 +108,7 @@ impl Limits {
             // They may have been counted: the guard tells when at the latest.
             End::Failed | End::Lost => {}
         }
+        early
     }
 
     /// When what the upstream says is left lets a request of `charge` start.

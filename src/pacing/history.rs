@@ -53,6 +53,8 @@ struct Log {
     /// How much later than it was spent something may stand there.
     late: Duration,
     entries: Entries,
+    /// The most that is missing from a bucket now, if there is one.
+    missing: Option<u32>,
 }
 
 impl History {
@@ -72,6 +74,7 @@ impl History {
                 },
                 late: meter.late(),
                 entries: meter.history(now),
+                missing: meter.missing(now),
             };
             history.log(limit.counts).replace_if_farther(log);
         }
@@ -119,6 +122,16 @@ impl History {
         let mut all: Entries = older.chain(own.entries.iter().copied()).collect();
         all.sort_by_key(|(at, _)| *at);
         all
+    }
+
+    /// The least that is missing at present from a bucket that `counts`.
+    pub(super) fn missing(&self, counts: Counts, most: NonZeroU32) -> u32 {
+        let (own, other, times) = match counts {
+            Counts::Cost => (&self.costs, &self.requests, most),
+            Counts::Requests => (&self.requests, &self.costs, NonZeroU32::MIN),
+        };
+        let other = || Some(other.missing?.saturating_mul(times.get()));
+        own.missing.or_else(other).unwrap_or(0)
     }
 
     fn log(&mut self, counts: Counts) -> &mut Log {
@@ -183,6 +196,7 @@ impl Ledger {
                     Some((entry.counted, NonZeroU32::new(spent)?))
                 })
                 .collect(),
+            missing: None,
         };
         History {
             costs: log(|entry| entry.costs),
@@ -197,11 +211,15 @@ impl Log {
         self.reach = self.reach.max(other.reach);
         self.late = self.late.max(other.late);
         self.entries.extend(other.entries);
+        let both = [self.missing, other.missing].into_iter().flatten();
+        self.missing = both.reduce(u32::saturating_add);
     }
 
     fn replace_if_farther(&mut self, other: Self) {
+        let missing = self.missing.max(other.missing);
         if other.reach > self.reach || self.entries.is_empty() && self.reach.is_zero() {
             *self = other;
         }
+        self.missing = missing;
     }
 }

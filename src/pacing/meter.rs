@@ -76,7 +76,16 @@ impl Meter {
             Rule::Window(window, spacing) => window
                 .ready_at(now, cost, self.open, first)
                 .max(spacing.bucket().ready_at(now, cost, 0)),
-            Rule::Bucket(bucket) => bucket.ready_at(now, cost, self.open),
+            Rule::Bucket(bucket) => bucket.ready_at_best(now, cost, self.open, first),
+        }
+    }
+
+    /// Whether a request that is counted at `at`, as its answer tells `now`, may let
+    /// another start sooner than [`Self::ready_at`] has said.
+    pub(super) fn comes_back_early(&self, at: Duration, now: Duration) -> bool {
+        match &self.rule {
+            Rule::Window(window, _) => window.comes_back_early(at, now),
+            Rule::Bucket(bucket) => at < now && self.open >= bucket.size().get(),
         }
     }
 
@@ -282,11 +291,28 @@ impl Meter {
     pub(super) fn history(&self, now: Duration) -> Vec<(Duration, NonZeroU32)> {
         match &self.rule {
             Rule::Window(window, _) => window.entries().collect(),
-            Rule::Bucket(bucket) => {
-                let missing = u64::from(bucket.size().get()) - bucket.tokens(now);
-                let missing = u32::try_from(missing).ok().and_then(NonZeroU32::new);
+            Rule::Bucket(_) => {
+                let missing = self.missing(now).and_then(NonZeroU32::new);
                 missing.map(|missing| (now, missing)).into_iter().collect()
             }
+        }
+    }
+
+    /// What is missing from the bucket at `now`, if it is one.
+    pub(super) fn missing(&self, now: Duration) -> Option<u32> {
+        match &self.rule {
+            Rule::Window(..) => None,
+            Rule::Bucket(bucket) => {
+                let missing = u64::from(bucket.size().get()) - bucket.tokens(now);
+                u32::try_from(missing).ok()
+            }
+        }
+    }
+
+    /// So many tokens are missing at `now`, if it is a bucket, or more.
+    pub(super) fn lacks(&mut self, missing: u32, now: Duration) {
+        if let Rule::Bucket(bucket) = &self.rule {
+            bucket.lacks(missing, now);
         }
     }
 

@@ -108,6 +108,14 @@ impl Scope {
         }
     }
 
+    /// Whether `key` has a state of its own.
+    pub(super) fn knows(&self, key: u64) -> bool {
+        match &self.states {
+            States::Lane(_) => true,
+            States::Keyed { known, .. } => known.contains_key(&key),
+        }
+    }
+
     /// The state for `key`, if something is known of it.
     pub(super) fn get_mut(&mut self, key: u64) -> Option<&mut State> {
         match &mut self.states {
@@ -283,6 +291,7 @@ impl Scope {
         };
         for (limit, meter) in self.limits.iter().zip(&mut state.meters) {
             meter.recall(history.under(limit.counts, most, now));
+            meter.lacks(history.missing(limit.counts, most), now);
         }
         if let States::Keyed { known, .. } = &mut self.states {
             known.retain(|_, state| !state.is_fresh(now));

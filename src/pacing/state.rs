@@ -75,6 +75,12 @@ impl State {
         self.cooldown.is_probing() || self.budgets.await_answer(now)
     }
 
+    /// How long nothing starts at `now` because of what the upstream says is left.
+    pub(super) fn budget_wait(&self, now: Duration) -> Duration {
+        let until = self.budgets.has_at(now, self.pending, 1);
+        until.saturating_sub(now)
+    }
+
     /// Begins with all that `others` have spent at `now`; what they have on its
     /// way is counted at `counted` at the latest.
     pub(super) fn follow(&mut self, others: &Self, now: Duration, counted: Duration) {
@@ -95,6 +101,13 @@ impl State {
         self.cooldown.start(number);
         self.budgets.started(now);
         self.pending += 1;
+    }
+
+    /// Whether a request that is counted at `at`, as its answer tells `now`, may let
+    /// another start sooner than was said.
+    pub(super) fn comes_back_early(&self, at: Duration, now: Duration) -> bool {
+        let mut meters = self.meters.iter();
+        meters.any(|meter| meter.comes_back_early(at, now))
     }
 
     pub(super) fn counted(&mut self, at: Duration, charge: &Charge) {
@@ -170,6 +183,7 @@ impl State {
                     };
                     let past = if limit.reach() > known { far } else { near };
                     meter.recall(past.under(limit.counts, most, now));
+                    meter.lacks(near.missing(limit.counts, most), now);
                 }
             }
         }

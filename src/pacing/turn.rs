@@ -98,6 +98,15 @@ pub(crate) struct Closed {
     pub(crate) sooner: bool,
 }
 
+/// Those who wait, for those who watch.
+#[derive(Debug, Clone)]
+pub(crate) struct Waiting {
+    /// What they cost on average.
+    pub(crate) cost: NonZeroU32,
+    /// The place of a kind among the kinds of keys, and a key of it that somebody has.
+    pub(crate) keys: Vec<(usize, u64)>,
+}
+
 /// One limit, for those who watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Gauge {

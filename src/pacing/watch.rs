@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use super::meter::Meter;
 use super::scope::Scope;
-use super::{Charge, Gauge, Limits};
+use super::state::State;
+use super::{Charge, Gauge, Limits, Waiting};
 
 impl Limits {
     /// At most how many requests can start from `now` until `horizon` later.
@@ -62,18 +63,21 @@ impl Limits {
     }
 
     /// Each limit as it stands at `now`, and last what the upstream says is left.
-    /// `waits` is what a request costs of those that wait, if there are any.
-    pub(crate) fn gauges(&mut self, now: Instant, waits: Option<&Charge>) -> Vec<Gauge> {
+    /// `waiting` are those who wait, if there are any.
+    pub(crate) fn gauges(&mut self, now: Instant, waiting: Option<&Waiting>) -> Vec<Gauge> {
         let at = self.settle(now);
         let first = self.guard.first_counted(at);
-        let one = Charge::ONE;
-        let charge = waits.unwrap_or(&one);
+        let charge = waiting.map_or(Charge::ONE, |waiting| Charge::of(waiting.cost));
         let mut gauges = Vec::new();
-        for scope in &self.scopes {
+        // How long those who wait must wait for each.
+        let mut held = Vec::new();
+        let mut told = Duration::ZERO;
+        for (index, scope) in self.scopes.iter().enumerate() {
+            let asking = waiting.map_or(Vec::new(), |waiting| asking(scope, index, waiting));
             for (index, limit) in scope.limits().iter().enumerate() {
                 let meters = scope.states().map(|(_, state)| &state.meters[index]);
                 let busiest = meters.min_by_key(|meter| meter.left(at));
-                let wait = |meter: &Meter| meter.ready_at(at, charge, first) - at;
+                let wait = |meter: &Meter| meter.ready_at(at, &charge, first) - at;
                 gauges.push(Gauge {
                     label: limit.label.clone(),
                     capacity: Some(u64::from(limit.most().get())),
@@ -81,23 +85,29 @@ impl Limits {
                     wait: busiest.map_or(Duration::ZERO, wait),
                     binding: false,
                 });
+                let waits = asking.iter().map(|state| wait(&state.meters[index]));
+                held.push(waits.max().unwrap_or_default());
             }
+            let waits = asking.iter().map(|state| state.budget_wait(at));
+            told = told.max(waits.max().unwrap_or_default());
         }
         let learned = self.scopes.iter().flat_map(Scope::states);
         let learned = learned.filter_map(|(_, state)| {
-            let until = state.budgets.has_at(at, state.pending, 1);
             let left = state.budgets.left(at, state.pending)?;
-            Some((left, until.saturating_sub(at)))
+            Some((left, state.budget_wait(at)))
         });
-        gauges.extend(learned.min().map(|(left, wait)| Gauge {
-            label: "upstream".to_owned(),
-            capacity: None,
-            left,
-            wait,
-            binding: false,
-        }));
-        let longest = gauges.iter_mut().max_by_key(|gauge| gauge.wait);
-        if let Some(longest) = longest.filter(|gauge| waits.is_some() && !gauge.wait.is_zero()) {
+        if let Some((left, wait)) = learned.min() {
+            gauges.push(Gauge {
+                label: "upstream".to_owned(),
+                capacity: None,
+                left,
+                wait,
+                binding: false,
+            });
+            held.push(told);
+        }
+        let longest = gauges.iter_mut().zip(held).max_by_key(|(_, held)| *held);
+        if let Some((longest, _)) = longest.filter(|(_, held)| !held.is_zero()) {
             longest.binding = true;
         }
         gauges
@@ -137,4 +147,13 @@ impl Limits {
     pub(crate) fn keys(&self) -> usize {
         self.scopes.iter().map(Scope::keys).sum()
     }
+}
+
+/// The states of `scope`, the one at `index`, that those concern who wait.
+fn asking<'a>(scope: &'a Scope, index: usize, waiting: &Waiting) -> Vec<&'a State> {
+    let Some(kind) = index.checked_sub(1) else {
+        return scope.states().map(|(_, state)| state).collect();
+    };
+    let keys = waiting.keys.iter().filter(|(of, _)| *of == kind);
+    keys.filter_map(|(_, key)| scope.get(*key)).collect()
 }

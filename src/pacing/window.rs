@@ -14,8 +14,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// A request that waits for a place of one on its way asks so many times in a
-/// period at most.
-const ASKS: u32 = 8;
+/// period at most, or in the time that a token takes to come back.
+pub(super) const ASKS: u32 = 8;
 
 /// The log of one window. Times are durations since the lane's epoch.
 #[derive(Debug)]
@@ -107,6 +107,12 @@ impl Window {
     ) -> Duration {
         let at_best = (now.min(first) + self.period).max(now + self.period / ASKS);
         self.regains(now, cost, open, at_best)
+    }
+
+    /// Whether the place of a request counted at `at` comes back sooner than who asks
+    /// `now` was told at best, see [`Self::ready_at`].
+    pub(super) fn comes_back_early(&self, at: Duration, now: Duration) -> bool {
+        at + self.period <= now + self.period / ASKS
     }
 
     /// When `cost` can start at the latest, if `open` is on its way and all of it will

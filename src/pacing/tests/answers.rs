@@ -22,6 +22,97 @@ fn a_refusal_stops_all_until_a_probe_is_answered_and_no_burst_follows() {
 }
 
 #[test]
+fn what_a_refusal_says_is_left_holds_beyond_its_pause() {
+    let mut rig = Rig::new(&[limit(10, SECOND, 10, true)], SECOND);
+    let turn = rig.take(Charge::ONE);
+    let empty = Reading {
+        name: 1,
+        remaining: 0,
+        reset: SECOND * 2400,
+        each: None,
+    };
+    rig.close(turn, End::Refused(None, &[empty]));
+    assert_eq!(rig.start(None), SECOND * 2400);
+}
+
+#[test]
+fn after_a_refusal_half_as_much_of_a_stall_is_made_up_for() {
+    let lost = |end: End<'_>| {
+        let mut rig = Rig::new(&[limit(100, SECOND, 1, true)], SECOND);
+        let turn = rig.take(Charge::ONE);
+        rig.close(turn, end);
+        let stalled = (0..4).map(|_| rig.start(Some(Duration::ZERO))).last();
+        rig.advance(rig.now + SECOND / 20);
+        let last = (0..150).map(|_| rig.start(Some(Duration::ZERO))).last();
+        last.unwrap() - stalled.unwrap()
+    };
+    // Before, of a period one thousandth.
+    let less = lost(End::Refused(Some(SECOND), &[])) - lost(End::Answered(&[]));
+    assert_eq!(less.as_micros(), 500);
+}
+
+/// A bucket's token was taken to come back when an interval has passed since the
+/// question, so that every second turn of a bucket of one was lost.
+#[test]
+fn who_waits_for_an_answer_may_go_with_it_where_all_take_longer_than_the_limit() {
+    for (limit, trip) in [
+        (limit(10, SECOND, 1, false), SECOND / 10 * 11 / 10),
+        (limit(1, SECOND, 1, true), SECOND * 11 / 10),
+    ] {
+        let mut rig = Rig::new(&[], SECOND);
+        rig.limits = Limits::new(&automatic(&[limit]), rig.start);
+        for _ in 0..100 {
+            rig.start(Some(trip));
+            rig.advance(rig.now + trip);
+        }
+        let turn = rig.take(Charge::ONE);
+        let (mut asks, answered) = (rig.now, rig.now + trip);
+        while asks < answered {
+            rig.advance(asks);
+            asks = rig.limits.ready(&Charge::ONE, asks).unwrap_err().until;
+        }
+        assert!(asks <= answered + trip / 8, "{:?}", asks - answered);
+        rig.advance(answered);
+        assert!(rig.close(turn, End::Answered(&[])).sooner);
+        assert_eq!(rig.limits.ready(&Charge::ONE, rig.now), Ok(()));
+    }
+}
+
+#[test]
+fn only_the_keys_of_those_who_wait_bind() {
+    let per = config::Limit {
+        per: Some(config::Per::Address),
+        ..limit(1, SECOND * 3600, 1, true)
+    };
+    let mut rig = Rig::new(&[limit(1, SECOND, 1, true), per], SECOND);
+    let turn = rig.take(key(1));
+    let empty = Reading {
+        name: 1,
+        remaining: 0,
+        reset: SECOND * 7200,
+        each: None,
+    };
+    rig.close(turn, End::Answered(&[empty]));
+    let turn = rig.take(key(2));
+    rig.close(turn, End::Answered(&[]));
+    let mut binding = |keys: &[u64]| {
+        let keys = keys.iter().map(|key| (0, *key));
+        let waiting = Waiting {
+            cost: NonZeroU32::MIN,
+            keys: keys.collect(),
+        };
+        let gauges = rig.limits.gauges(rig.now, Some(&waiting)).into_iter();
+        let binding = gauges.filter(|gauge| gauge.binding);
+        binding.map(|gauge| gauge.label).collect::<Vec<_>>()
+    };
+    assert_eq!(binding(&[3, 4]), ["1/1s"]);
+    assert_eq!(binding(&[3, 2]), ["1/3600s"]);
+    assert_eq!(binding(&[2, 1]), ["upstream"]);
+    let gauges = rig.limits.gauges(rig.now, None);
+    assert!(gauges.iter().all(|gauge| !gauge.binding));
+}
+
+#[test]
 fn a_quick_refusal_doubles_the_answers_after_which_places_come_back_sooner() {
     let mut rig = Rig::new(&[], SECOND);
     rig.limits = Limits::new(&automatic(&[limit(10, SECOND, 10, true)]), rig.start);

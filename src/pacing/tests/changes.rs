@@ -103,6 +103,38 @@ fn a_limit_that_reaches_farther_than_the_old_ones_counts_the_last_hour() {
     }
 }
 
+/// The log of the window beside it stood for what was missing from it.
+#[test]
+fn a_bucket_that_changes_beside_a_window_is_no_fuller_than_before() {
+    let bucket = |size| limit(1, SECOND, size, false);
+    let mut rig = rig(&[of(None, 10, Counts::Cost), bucket(60)], 1);
+    while rig.start(Some(TRIP)) < SECOND * 10 {}
+    rig.reload(&[bucket(50), of(None, 10, Counts::Cost)]);
+    let until = rig.now - rig.start + SECOND * 5;
+    let started = std::iter::repeat_with(|| rig.start(Some(TRIP)));
+    let started = started.take_while(|start| *start < until).count();
+    // What is on its way may have been counted in what is missing.
+    assert!((3..=5).contains(&started), "{started}");
+}
+
+#[test]
+fn where_all_counts_as_spent_no_key_of_a_new_limit_starts() {
+    let all = of(None, 10, Counts::Cost);
+    let mut rig = rig(std::slice::from_ref(&all), 10);
+    rig.limits.spent_all(rig.now);
+    // Before the reload, but not of the time that nobody knows.
+    rig.start(Some(TRIP));
+    rig.advance(rig.now + TRIP);
+    let hour = config::Limit {
+        per: Some(kind(1)),
+        ..limit(1000, SECOND * 3600, 1000, true)
+    };
+    rig.reload(&[all, hour]);
+    assert!(!rig.may_start(&charge(1, &[7])));
+    rig.advance(rig.now + SECOND * 3700);
+    assert!(rig.may_start(&charge(1, &[7])));
+}
+
 /// A lower limit was charged with all that had been spent, so that its spacing
 /// held the lane for hours after its window was free again.
 #[test]
