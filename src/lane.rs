@@ -20,7 +20,7 @@
 //! body, after its `beginning` where that was looked into, and gives the
 //! connection back (`lease`, `link`), `tunnel` what follows a change of protocol,
 //! and `warm` opens connections ahead of time. The lanes of all upstreams are a
-//! `roster`.
+//! `roster`, and those that were taken out have `departed`.
 //!
 //! Shutdown: the daemon sets `cut` when the drain time is over; everything that
 //! waits here then ends as `draining`. Tasks end with their core's runtime.
@@ -44,6 +44,7 @@ use crate::upstream::Dialer;
 use charge::{Seed, Tariff};
 use core::Core;
 pub(crate) use core::{Lane, WeakLane};
+pub(crate) use departed::Departed;
 pub(crate) use dress::Dress;
 use gate::Gate;
 use job::Job;
@@ -63,6 +64,7 @@ mod bound;
 mod call;
 mod charge;
 mod core;
+mod departed;
 mod dress;
 mod exchange;
 mod gate;
@@ -105,6 +107,8 @@ pub(crate) struct Shared {
     limits: Mutex<Limits>,
     /// Where each turn is written before it is used; `None` if nothing is kept.
     journal: Option<Journal>,
+    /// Where what was spent stays when the lane ends, if it stays anywhere.
+    departed: Option<Arc<Departed>>,
     /// Jobs in the channel or the backlog whose caller is still there.
     waiting: AtomicUsize,
     /// What their turns cost.
@@ -152,6 +156,7 @@ impl Shared {
             gate: Gate::new(jobs, now),
             limits: Mutex::new(limits),
             journal: None,
+            departed: None,
             waiting: AtomicUsize::new(0),
             waiting_cost: AtomicU64::new(0),
             held: AtomicUsize::new(0),
@@ -170,6 +175,20 @@ impl Shared {
             tariff: ArcSwap::from_pointee(Tariff::new(&settings, seed)),
             settings: ArcSwap::from_pointee(settings),
         }
+    }
+
+    /// Starts with what was spent under its name before, and leaves there what it has
+    /// spent when it ends.
+    pub(crate) fn resume(mut self, departed: &Arc<Departed>) -> Self {
+        if let Some(mut limits) = departed.take(&self.name) {
+            let settings = self.settings.load_full();
+            limits.reconfigure(&settings, Instant::now());
+            let tariff = self.tariff.load().renewed(&settings, limits.kinds());
+            self.tariff.store(Arc::new(tariff));
+            *self.limits() = limits;
+        }
+        self.departed = Some(Arc::clone(departed));
+        self
     }
 
     /// Keeps what is spent in `journal`, and starts with what was spent before.
@@ -325,6 +344,18 @@ impl Shared {
     async fn cut(&self) {
         // The sender lives as long as the daemon.
         let _ = self.cut.clone().wait_for(|cut| *cut).await;
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let settings = self.settings.load_full();
+        let Some(departed) = self.departed.take().filter(|_| !settings.limits.is_empty()) else {
+            return;
+        };
+        let nothing = Limits::new(&settings, Instant::now());
+        let limits = std::mem::replace(&mut *self.limits(), nothing);
+        departed.keep(settings.name.clone(), limits, reach(&settings));
     }
 }
 

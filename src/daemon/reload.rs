@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::{DaemonError, dialers};
 use crate::config::{self, Config};
 use crate::http::interim::Audience;
-use crate::lane::{Roster, Shared};
+use crate::lane::{Departed, Roster, Shared};
 use crate::metrics::Reloads;
 use crate::state::{Clock, State};
 use crate::systemd;
@@ -68,6 +68,8 @@ pub(super) struct Lanes {
     /// The settings that are in force.
     config: Config,
     state: State,
+    /// What lanes have spent that were taken out.
+    departed: Arc<Departed>,
     roster: watch::Sender<Roster>,
     reloads: Arc<Reloads>,
     /// A permit from each core that follows the roster.
@@ -95,6 +97,7 @@ impl Lanes {
         let mut this = Self {
             config,
             state,
+            departed: Arc::default(),
             roster: watch::Sender::default(),
             reloads: Arc::default(),
             followed: Arc::new(Semaphore::new(0)),
@@ -227,7 +230,7 @@ impl Lanes {
         let lane = Shared::new(upstream, client, dialer, cores, cut, self.state.seed());
         Ok(Arc::new(match kept {
             Some((journal, past)) => lane.remember(journal, &past, &clock),
-            None => lane,
+            None => lane.resume(&self.departed),
         }))
     }
 
@@ -280,9 +283,9 @@ fn tell_upstream(old: &config::Upstream, new: &config::Upstream) {
         ("limits", old.limits != new.limits),
         ("guard", old.guard != new.guard),
         ("costs", old.costs != new.costs),
-        ("max_keys", old.max_keys != new.max_keys),
+        ("keys.max", old.max_keys != new.max_keys),
         (
-            "max_waiting_per_key",
+            "keys.max_waiting",
             old.max_waiting_per_key != new.max_waiting_per_key,
         ),
         ("cooldown", old.cooldown != new.cooldown),

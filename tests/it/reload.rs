@@ -93,6 +93,28 @@ async fn a_lane_that_comes_back_before_it_is_gone_is_the_same() {
     proxy.get("/a").await.assert_refusal(503, "wait_too_long");
 }
 
+#[tokio::test]
+async fn a_lane_that_comes_back_when_it_was_gone_has_spent_what_it_had() {
+    let upstream = Upstream::answering(ok("ok")).await;
+    let toml = api(&upstream, "match.prefix = \"/a\"\nlimits = [\"2/h\"]");
+    let other = "[upstream.other]\nurl = \"http://other\"\n";
+    let proxy = Proxy::start(&toml);
+    for _ in 0..2 {
+        assert_eq!(proxy.get("/a").await.status, 200);
+        assert!(proxy.reload(other).await);
+        let name = "pacegate_in_flight_requests{upstream=\"api\"}";
+        proxy
+            .until("the lane to be gone", |metrics| !metrics.has(name))
+            .await;
+        assert!(proxy.reload(&toml).await);
+    }
+    proxy.get("/a").await.assert_refusal(503, "wait_too_long");
+    // It may have more now, but has spent those.
+    assert!(proxy.reload(&toml.replace("2/h", "3/h")).await);
+    assert_eq!(proxy.get("/a").await.status, 200);
+    proxy.get("/a").await.assert_refusal(503, "wait_too_long");
+}
+
 /// Found by a review: what waited under the old name and what came under the new one
 /// were sent at the full rate each.
 #[tokio::test]
