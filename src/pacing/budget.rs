@@ -17,7 +17,7 @@
 
 use std::time::Duration;
 
-/// Budgets that one upstream can name; further ones are not kept.
+/// Budgets that one upstream can name; of more, those with the least left are kept.
 const MOST_BUDGETS: usize = 8;
 
 /// Who waits for an answer is told to ask again after this, and is woken when it
@@ -194,7 +194,12 @@ impl Budgets {
             }
             Some(_) => {}
             None if room => self.0.push(Budget::new(now, &count)),
-            None => {}
+            None => {
+                let most = self.0.iter_mut().max_by_key(|budget| budget.left(now));
+                if let Some(most) = most.filter(|most| count.remaining < most.left(now)) {
+                    *most = Budget::new(now, &count);
+                }
+            }
         }
     }
 
@@ -285,6 +290,25 @@ mod tests {
         assert_eq!(orphans.ready_at(MINUTE, 0), MINUTE);
         budgets.answered(MINUTE);
         assert_eq!(budgets.ready_at(MINUTE, 100), MINUTE);
+    }
+
+    #[test]
+    fn each_budget_holds_and_of_too_many_those_with_the_least_left() {
+        let mut budgets = Budgets::default();
+        let now = Duration::ZERO;
+        let named = |name, remaining| Count {
+            name,
+            ..count(remaining, 0, 1)
+        };
+        (1..=8).for_each(|name| budgets.learn(now, named(name, 10 + name)));
+        assert_eq!(budgets.left(now, 0), Some(11));
+        budgets.learn(now, named(9, 30));
+        assert_eq!(budgets.0.len(), MOST_BUDGETS);
+        budgets.learn(now, named(10, 0));
+        assert_eq!(budgets.ready_at(now, 0), MINUTE);
+        assert_eq!(budgets.0.len(), MOST_BUDGETS);
+        let names = budgets.0.iter().map(|budget| budget.name);
+        assert_eq!(names.collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7, 10]);
     }
 
     /// A minute for sixty: 0 are left after as many have been answered out of order.
