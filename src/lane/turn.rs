@@ -14,6 +14,9 @@ use crate::pacing::{End, Reading, Turn};
 /// Longer than any write to a disk.
 const LONGEST_WRITE: Duration = Duration::from_secs(3600);
 
+/// A restart counts a turn from when its write began, and no more than so much later.
+const LONG_WRITE: Duration = Duration::from_millis(10);
+
 /// A turn that is not closed yet.
 #[derive(Debug)]
 pub(super) struct Taken {
@@ -44,7 +47,12 @@ impl Taken {
         if let Some(journal) = &shared.journal {
             // The disk may take its time.
             let _leaving = Leaving::new(shared, turn.number(), LONGEST_WRITE);
-            journal.spend(turn.charge(), Instant::now());
+            let began = Instant::now();
+            journal.spend(turn.charge(), began);
+            // It leaves only now; a restart must count it from here on.
+            if began.elapsed() > LONG_WRITE {
+                journal.spend(turn.charge(), Instant::now());
+            }
         }
         Self {
             shared: Arc::clone(shared),
