@@ -236,6 +236,27 @@ mod tests {
     }
 
     #[test]
+    fn proxies_that_were_refused_together_do_not_come_back_together() {
+        let refused = |_| Cooldown::default().refused(0, seconds(0), None, &settings());
+        let pauses: std::collections::BTreeSet<_> = (0..20).map(refused).collect();
+        assert!(pauses.len() > 1, "{pauses:?}");
+    }
+
+    #[test]
+    fn an_upstream_that_stays_down_is_probed_every_ten_seconds() {
+        let mut cooldown = Cooldown::default();
+        let failed = |cooldown: &mut Cooldown, number| {
+            cooldown.start(number);
+            cooldown.failed(number, seconds(0), &settings())
+        };
+        let pauses: Vec<_> = (0..20)
+            .filter_map(|nth| failed(&mut cooldown, nth))
+            .collect();
+        assert_eq!(pauses.len(), 16);
+        assert_eq!(pauses[6..], [seconds(10); 10]);
+    }
+
+    #[test]
     fn a_pause_only_gets_longer_and_no_longer_than_allowed() {
         let mut cooldown = Cooldown::default();
         cooldown.refused(1, seconds(0), Some(seconds(50)), &settings());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::support::{Proxy, Seen, Step, Upstream, get, ok, post, soon};
+use crate::support::{Caller, Proxy, Seen, Step, Upstream, get, ok, post, soon};
 
 /// The guard is longer than any answer takes here, so that the promise does not
 /// depend on how soon this machine lets the upstream look at its clock.
@@ -35,6 +35,21 @@ async fn no_second_at_the_upstream_holds_more_than_ten_of_thirty_at_once() {
     // As much as is allowed: at once, after one second, after two.
     let whole = arrivals[29] - arrivals[0];
     assert!(whole < Duration::from_secs(4), "{whole:?}");
+}
+
+#[tokio::test]
+async fn each_address_of_callers_has_a_limit_of_its_own() {
+    let upstream = Upstream::answering(ok("ok")).await;
+    let limits = "limits = [{ rate = \"1/h\", per = \"address\" }]";
+    let proxy = Proxy::before(&upstream, limits);
+    for from in [[127, 0, 0, 1], [127, 0, 0, 2]] {
+        let mut caller = Caller::connect_from(from, proxy.address).await;
+        caller.send(get("/")).await;
+        assert_eq!(caller.response().await.status, 200);
+        caller.send(get("/")).await;
+        let refused = caller.response().await;
+        refused.assert_refusal(503, "wait_too_long");
+    }
 }
 
 #[tokio::test]

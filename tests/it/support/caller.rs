@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::message::{self, Body, Fields, Framing, Reader};
 use super::soon;
@@ -29,6 +29,14 @@ impl Caller {
         let stream = stream.unwrap();
         stream.set_nodelay(true).unwrap();
         Self(Reader::new(stream))
+    }
+
+    /// A connection from an address of this machine.
+    pub(crate) async fn connect_from(from: [u8; 4], address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        let stream = soon("a connection", socket.connect(address)).await;
+        Self(Reader::new(stream.unwrap()))
     }
 
     /// Sends all of `bytes`.
