@@ -23,6 +23,8 @@ pub(super) struct Link {
     pub(super) pool: Pool,
     /// Held while a connection is opened that others may then share.
     pub(super) dialing: Mutex<()>,
+    /// Whether one is opened that nobody waits for any more.
+    pub(super) left: AtomicBool,
     /// Whether the last connection could be shared; true until it is known.
     shares: AtomicBool,
     /// Connections that are kept however long they are unused.
@@ -51,6 +53,7 @@ impl Link {
         Self {
             pool: Pool::new(settings, warm),
             dialing: Mutex::default(),
+            left: AtomicBool::new(false),
             shares: AtomicBool::new(dialer.offers_http2()),
             warm,
             open: Arc::default(),

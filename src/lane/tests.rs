@@ -202,10 +202,34 @@ async fn who_gets_no_connection_takes_one_that_comes_back() {
             accepted.close();
         }
         let second = rig.send("/second");
-        assert_eq!(first.await.unwrap().0, 200);
-        assert_eq!(second.await.unwrap().0, 200);
-        assert_eq!(rig.arrivals(), [0, 1050]);
+        // For longer than an outage is held.
+        let more: Vec<_> = (0..38).map(|_| rig.send("/more")).collect();
+        for caller in [first, second].into_iter().chain(more) {
+            assert_eq!(caller.await.unwrap().0, 200);
+        }
+        let times: Vec<_> = (0..40).map(|nth| nth * 1050).collect();
+        assert_eq!(rig.arrivals(), times);
     }
+}
+
+/// Where connections came back sooner than another opened, none ever did.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_nobody_waits_for_any_more_is_there_for_later_ones() {
+    let distant = Upstream {
+        answer: 200 * MS,
+        handshake: 300 * MS,
+        ..PROMPT
+    };
+    let rig = Rig::new(r#"limits = [{ rate = "100/s", burst = 1 }]"#, distant);
+    let first = rig.send("/");
+    sleep_until(rig.start + 301 * MS).await;
+    // As if others had taken no time.
+    rig.shared.lead_micros.store(5000, Ordering::Relaxed);
+    let others: Vec<_> = (0..2).map(|_| rig.send("/")).collect();
+    for caller in others.into_iter().chain([first]) {
+        caller.await.unwrap();
+    }
+    assert_eq!(rig.arrivals(), [300, 500, 601]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -84,6 +84,7 @@ async fn run(core: Arc<Core>, mut slot: Slot, standing: Standing) {
                 }
             },
         };
+        core.shared.has_connection();
         let mut lease = Lease::new(&core, link, connection, slot);
         match core.shared.gate.pass(&core, &mut lease, since).await {
             Pass::Turn(job, call, turn) => {
@@ -136,7 +137,11 @@ async fn serve(
 
 /// A connection: a ready one of this core, or a new one, unless that takes longer than
 /// usual and one comes back meanwhile.
-async fn connection(core: &Core, link: &Link, began: Instant) -> Result<Connection, ConnectError> {
+async fn connection(
+    core: &Arc<Core>,
+    link: &Arc<Link>,
+    began: Instant,
+) -> Result<Connection, ConnectError> {
     if let Some(connection) = unused(link, began).await {
         return Ok(connection);
     }
@@ -144,11 +149,34 @@ async fn connection(core: &Core, link: &Link, began: Instant) -> Result<Connecti
         time::sleep(core.shared.lead()).await;
         returned(link).await
     };
+    let mut opening = Box::pin(another(Arc::clone(core), Arc::clone(link)));
     tokio::select! {
         biased;
-        opened = another(core, link) => opened,
-        connection = late => Ok(connection),
+        opened = &mut opening => opened,
+        connection = late => {
+            leave(core, link, opening);
+            Ok(connection)
+        }
     }
+}
+
+/// Lets one connection of each core be opened with nobody left to wait for it, so that
+/// there are more at last, however long that takes.
+fn leave(
+    core: &Core,
+    link: &Arc<Link>,
+    opening: impl Future<Output = Result<Connection, ConnectError>> + Send + 'static,
+) {
+    if link.left.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    let link = Arc::clone(link);
+    core.runtime.spawn(async move {
+        if let Ok(connection) = opening.await {
+            link.pool.put(connection, Instant::now());
+        }
+        link.left.store(false, Ordering::Relaxed);
+    });
 }
 
 /// A connection of this core that is ready, or will be in a moment.
@@ -175,7 +203,7 @@ async fn returned(link: &Link) -> Connection {
 }
 
 /// A new connection, or what is left of one that another has opened meanwhile.
-async fn another(core: &Core, link: &Link) -> Result<Connection, ConnectError> {
+async fn another(core: Arc<Core>, link: Arc<Link>) -> Result<Connection, ConnectError> {
     // Where one connection carries many calls, one at a time is opened, and
     // those who had to wait for it look first whether it has room for them.
     let mut dialing = None;
@@ -186,7 +214,7 @@ async fn another(core: &Core, link: &Link) -> Result<Connection, ConnectError> {
         }
         dialing = Some(turn).filter(|_| link.may_share());
     }
-    let connection = open(core, link).await?;
+    let connection = open(&core, &link).await?;
     drop(dialing);
     Ok(connection)
 }
@@ -287,6 +315,13 @@ impl Shared {
     /// No connection could be opened.
     fn lost_touch(&self) {
         self.unreachable.store(true, Ordering::Relaxed);
+    }
+
+    /// A connection was had, which need not be a new one.
+    fn has_connection(&self) {
+        if self.unreachable.load(Ordering::Relaxed) {
+            self.outage().take();
+        }
     }
 
     pub(super) fn outage(&self) -> MutexGuard<'_, Option<Instant>> {
