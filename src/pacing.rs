@@ -152,11 +152,8 @@ impl Limits {
         let until = |(index, scope): (usize, &Scope)| {
             let key = self.kinds.key(charge, index);
             let state = scope.get(key);
-            let ready = state.map_or(at, |state| state.ready_at(at, charge, first));
-            let ready = match scope.knows(key) {
-                true => ready,
-                false => ready.max(scope.unknown_until()),
-            };
+            let unknown = scope.unknown_until().max(at);
+            let ready = state.map_or(unknown, |state| state.ready_at(at, charge, first));
             match rank.filter(|_| ready <= at) {
                 Some(rank) => scope.yields_until(key, charge, rank, [at, last]),
                 None => ready,

@@ -29,7 +29,7 @@ impl Departed {
     pub(super) fn keep(&self, name: String, limits: Limits, reach: Duration) {
         let now = Instant::now();
         let mut gone = self.gone();
-        gone.retain(|gone| now < gone.until);
+        gone.retain(|gone| now < gone.until && gone.name != name);
         if gone.len() == MOST {
             gone.pop_front();
         }

@@ -96,8 +96,8 @@ impl Shared {
         if let (Some(journal), Some(charge), Some(until)) = (&self.journal, charge, until) {
             journal.pause(&charge, until, now);
         }
-        if closed.sooner {
-            self.gate.ring(true);
+        if closed.sooner || closed.early {
+            self.gate.ring(closed.sooner);
         }
         until
     }

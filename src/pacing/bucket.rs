@@ -20,6 +20,9 @@ use governor::{Quota, RateLimiter};
 
 use super::window::ASKS;
 
+/// Who waits for one on its way asks no more often.
+const LEAST_STEP: Duration = Duration::from_millis(1);
+
 /// A bucket that holds up to `size` tokens and regains one per interval.
 /// Times are durations since the lane's epoch.
 #[derive(Debug)]
@@ -85,7 +88,8 @@ impl Bucket {
         }
         // How long before `now` the first of them may have been counted.
         let before = now - self.full.at().max(first).min(now);
-        ready.saturating_sub(before).max(now + self.interval / ASKS)
+        let step = (self.interval / ASKS).max(LEAST_STEP);
+        ready.saturating_sub(before).max(now + step)
     }
 
     /// So many tokens are missing at `now`, or more; all if it holds fewer.

@@ -45,8 +45,8 @@ impl Limits {
             cooldown: None,
             sooner: self.release(&charge, number, end, at)
                 || sooner
-                || early
                 || matches!(end, End::Canceled),
+            early,
         };
         let epoch = self.epoch;
         let keyed = self.answers_are_keyed();
@@ -82,7 +82,8 @@ impl Limits {
 
     /// What the end of turn `number` tells of when it was counted; it was taken at the
     /// first of the times, ended at the second, and had `beside` others beside it.
-    /// Returns whether another may start sooner than was said.
+    /// Returns whether another may start sooner than was said, as far as the limits of
+    /// the lane hold it; of keys too many may wait to ask for all.
     fn count(
         &mut self,
         number: u64,
@@ -93,10 +94,13 @@ impl Limits {
         let mut early = false;
         match end {
             End::Answered(_) | End::Refused(..) => match self.guard.answered(number, beside, at) {
-                Some((counted, charge)) => self.each(&charge, |state| {
-                    early |= state.comes_back_early(counted, at);
-                    state.counted(counted, &charge);
-                }),
+                Some((counted, charge)) => {
+                    let most = self.most;
+                    early = self
+                        .lane()
+                        .is_some_and(|lane| lane.comes_back_early(counted, at, most));
+                    self.each(&charge, |state| state.counted(counted, &charge));
+                }
                 // Its guard had run out.
                 None => self.guard.learn([start, at], beside),
             },

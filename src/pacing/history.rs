@@ -53,7 +53,7 @@ struct Log {
     /// How much later than it was spent something may stand there.
     late: Duration,
     entries: Entries,
-    /// The most that is missing from a bucket now, if there is one.
+    /// What is missing from a bucket now, if there is one.
     missing: Option<u32>,
 }
 
@@ -124,14 +124,15 @@ impl History {
         all
     }
 
-    /// The least that is missing at present from a bucket that `counts`.
+    /// The least that is missing now from a bucket that `counts`, as another tells.
     pub(super) fn missing(&self, counts: Counts, most: NonZeroU32) -> u32 {
         let (own, other, times) = match counts {
             Counts::Cost => (&self.costs, &self.requests, most),
             Counts::Requests => (&self.requests, &self.costs, NonZeroU32::MIN),
         };
-        let other = || Some(other.missing?.saturating_mul(times.get()));
-        own.missing.or_else(other).unwrap_or(0)
+        let other = other.missing.filter(|_| own.reach.is_zero());
+        let other = other.map(|missing| missing.saturating_mul(times.get()));
+        own.missing.or(other).unwrap_or(0)
     }
 
     fn log(&mut self, counts: Counts) -> &mut Log {

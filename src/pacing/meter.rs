@@ -81,11 +81,13 @@ impl Meter {
     }
 
     /// Whether a request that is counted at `at`, as its answer tells `now`, may let
-    /// another start sooner than [`Self::ready_at`] has said.
-    pub(super) fn comes_back_early(&self, at: Duration, now: Duration) -> bool {
+    /// one that costs `most` start sooner than [`Self::ready_at`] has said.
+    pub(super) fn comes_back_early(&self, at: Duration, now: Duration, most: NonZeroU32) -> bool {
         match &self.rule {
             Rule::Window(window, _) => window.comes_back_early(at, now),
-            Rule::Bucket(bucket) => at < now && self.open >= bucket.size().get(),
+            Rule::Bucket(bucket) => {
+                at < now && self.open.saturating_add(most.get()) > bucket.size().get()
+            }
         }
     }
 

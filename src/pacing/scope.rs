@@ -108,14 +108,6 @@ impl Scope {
         }
     }
 
-    /// Whether `key` has a state of its own.
-    pub(super) fn knows(&self, key: u64) -> bool {
-        match &self.states {
-            States::Lane(_) => true,
-            States::Keyed { known, .. } => known.contains_key(&key),
-        }
-    }
-
     /// The state for `key`, if something is known of it.
     pub(super) fn get_mut(&mut self, key: u64) -> Option<&mut State> {
         match &mut self.states {
@@ -278,7 +270,10 @@ impl Scope {
         let state = match &mut self.states {
             States::Lane(state) => state,
             States::Keyed { known, .. } => {
-                let state = State::new(&self.limits, true);
+                let mut state = State::new(&self.limits, true);
+                if let Some(lost) = self.lost.filter(|_| now < self.unknown_until) {
+                    state.spent_all(lost);
+                }
                 let state = known.entry(OTHERS).or_insert(state);
                 for charge in open {
                     state

@@ -104,10 +104,10 @@ impl State {
     }
 
     /// Whether a request that is counted at `at`, as its answer tells `now`, may let
-    /// another start sooner than was said.
-    pub(super) fn comes_back_early(&self, at: Duration, now: Duration) -> bool {
+    /// one that costs `most` start sooner than was said.
+    pub(super) fn comes_back_early(&self, at: Duration, now: Duration, most: NonZeroU32) -> bool {
         let mut meters = self.meters.iter();
-        meters.any(|meter| meter.comes_back_early(at, now))
+        meters.any(|meter| meter.comes_back_early(at, now, most))
     }
 
     pub(super) fn counted(&mut self, at: Duration, charge: &Charge) {

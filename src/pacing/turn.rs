@@ -96,6 +96,8 @@ pub(crate) struct Closed {
     pub(crate) cooldown: Option<Instant>,
     /// Whether a request may start sooner than was said.
     pub(crate) sooner: bool,
+    /// The same for one that its own keys do not hold.
+    pub(crate) early: bool,
 }
 
 /// Those who wait, for those who watch.

@@ -73,7 +73,7 @@ fn who_waits_for_an_answer_may_go_with_it_where_all_take_longer_than_the_limit()
         }
         assert!(asks <= answered + trip / 8, "{:?}", asks - answered);
         rig.advance(answered);
-        assert!(rig.close(turn, End::Answered(&[])).sooner);
+        assert!(rig.close(turn, End::Answered(&[])).early);
         assert_eq!(rig.limits.ready(&Charge::ONE, rig.now), Ok(()));
     }
 }
