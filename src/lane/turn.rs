@@ -14,7 +14,8 @@ use crate::pacing::{End, Reading, Turn};
 /// Longer than any write to a disk.
 const LONGEST_WRITE: Duration = Duration::from_secs(3600);
 
-/// A restart counts a turn from when its write began, and no more than so much later.
+/// A turn whose write took longer is written again: a restart counts it from when its
+/// write began, with a margin of twice as much.
 const LONG_WRITE: Duration = Duration::from_millis(10);
 
 /// A turn that is not closed yet.
