@@ -1,4 +1,5 @@
-//! Heads as the APIs send them; `random` has those that nobody should send.
+//! Heads as the APIs send them; `refusals` has those that say no, `random` those that
+//! nobody should send, `presets` what is read with the settings of a preset.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,7 +9,9 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use super::*;
 use crate::config::{Config, Signal, Upstream};
 
+mod presets;
 mod random;
+mod refusals;
 
 /// 2026-11-25T10:00:00Z, in seconds since 1970.
 const NOW: u64 = 1_795_600_800;
@@ -286,135 +289,5 @@ fn no_reset_is_believed_beyond_a_day() {
     ] {
         let text = format!("x-left: 3\nx-reset: {reset}");
         assert_eq!(left(&fields(unit), &text), [(3, 86_400_000)], "{unit:?}");
-    }
-}
-
-#[test]
-fn a_refusal_says_how_long_in_seconds_or_by_a_date() {
-    let date = "Date: Wed, 25 Nov 2026 12:00:00 GMT";
-    let then = "Retry-After: Wed, 25 Nov 2026 12:00:30 GMT";
-    for (text, millis) in [
-        ("Retry-After: 7", Some(7_000)),
-        ("Retry-After: 2.0", Some(2_000)),
-        ("Retry-After: 0.25", Some(250)),
-        ("retry-after-ms: 1500\nRetry-After: 2", Some(1_500)),
-        ("retry-after-ms: soon\nRetry-After: 2", Some(2_000)),
-        (&format!("{date}\n{then}"), Some(30_000)),
-        (then, Some(7_230_000)),
-        ("Retry-After: Wed, 25 Nov 2026 09:00:00 GMT", None),
-        ("Retry-After: 315360000", Some(86_400_000)),
-        ("Retry-After: 0", None),
-        ("Retry-After: -5", None),
-        ("Retry-After: inf", None),
-        ("Retry-After: soon", None),
-        ("", None),
-    ] {
-        let asked = retry_after(&Dialect::RetryAfter, &head(text), now());
-        assert_eq!(asked.map(|wait| wait.as_millis()), millis, "{text}");
-        assert_eq!(retry_after(&Dialect::None, &head(text), now()), None);
-    }
-}
-
-#[test]
-fn without_settings_429_and_503_with_retry_after_are_refusals() {
-    let signals = signals("");
-    let judge = |status, text| {
-        let status = StatusCode::from_u16(status).unwrap();
-        verdict(&signals, status, &head(text))
-    };
-    assert_eq!(judge(429, ""), Verdict::Throttled);
-    assert_eq!(judge(503, "Retry-After: soon"), Verdict::Throttled);
-    assert_eq!(judge(503, ""), Verdict::Fine);
-    assert_eq!(judge(200, "Retry-After: 1"), Verdict::Fine);
-}
-
-#[test]
-fn a_signal_holds_when_all_of_it_does() {
-    let signals = signals(
-        "cooldown.signals = [\
-            { status = 403, header = \"X-Left\", equals = \"none\" }, \
-            { status = 403, body = \"Rate Limit\" }, \
-            { status = 200, header = \"x-graphql\", body = \"THROTTLED\" }]",
-    );
-    let judge = |status, text| {
-        let status = StatusCode::from_u16(status).unwrap();
-        verdict(&signals, status, &head(text))
-    };
-    let says = |status, text, body: &str| {
-        let status = StatusCode::from_u16(status).unwrap();
-        body_says(&signals, status, &head(text), body.as_bytes())
-    };
-    assert_eq!(judge(403, "x-left: 1\nx-left: None"), Verdict::Throttled);
-    assert_eq!(judge(403, "x-left: 1"), Verdict::AskBody);
-    assert_eq!(judge(403, "content-encoding: gzip"), Verdict::AskBody);
-    assert_eq!(judge(403, "content-encoding: br"), Verdict::Fine);
-    assert_eq!(judge(200, "x-graphql: 1"), Verdict::AskBody);
-    assert_eq!(judge(200, ""), Verdict::Fine);
-    assert_eq!(judge(429, ""), Verdict::Fine);
-    assert!(says(403, "", "{\"message\":\"API rate limit exceeded\"}"));
-    assert!(!says(403, "", "forbidden"));
-    assert!(!says(403, "", ""));
-    assert!(says(200, "x-graphql: 1", "throttled"));
-    assert!(!says(200, "", "throttled"));
-    let far = format!("{}rate limit", " ".repeat(BODY_PREFIX - 9));
-    assert!(!says(403, "", &far));
-    assert!(says(403, "", &far[1..]));
-}
-
-#[test]
-fn presets_know_the_refusals_of_their_apis() {
-    const SECONDARY: &str = "{\"message\":\"You have exceeded a secondary rate limit.\"}";
-    const RATELIMITED: &str = "{\"errors\":[{\"extensions\":{\"code\":\"RATELIMITED\"}}]}";
-    const INVALID: &str = "{\"errors\":[{\"extensions\":{\"code\":\"INVALID_INPUT\"}}]}";
-    const USER: &str = "{\"error\":{\"errors\":[{\"reason\":\"userRateLimitExceeded\"}]}}";
-    for (preset, status, fields, body, refuses) in [
-        ("github", 403, "X-RateLimit-Remaining: 0", "", true),
-        ("github", 403, "Retry-After: 60", "", true),
-        ("github", 403, "X-RateLimit-Remaining: 9", SECONDARY, true),
-        ("github", 403, "X-RateLimit-Remaining: 9", INVALID, false),
-        ("linear", 400, "", RATELIMITED, true),
-        ("linear", 400, "", INVALID, false),
-        ("google-drive", 403, "", USER, true),
-        ("google-drive", 403, "", INVALID, false),
-        ("anthropic", 529, "", "", true),
-        ("notion", 529, "", "", true),
-        ("openai", 529, "", "", false),
-        ("openai", 429, "", "", true),
-    ] {
-        let signals = signals(&format!("preset = \"{preset}\""));
-        let (status, fields) = (StatusCode::from_u16(status).unwrap(), head(fields));
-        let says = match verdict(&signals, status, &fields) {
-            Verdict::Fine => false,
-            Verdict::Throttled => true,
-            Verdict::AskBody => body_says(&signals, status, &fields, body.as_bytes()),
-        };
-        assert_eq!(says, refuses, "{preset}: {status} {fields:?} {body}");
-    }
-}
-
-#[test]
-fn presets_read_what_their_apis_say_is_left() {
-    const LINEAR: &str = "
-        X-RateLimit-Requests-Limit: 1500
-        X-RateLimit-Requests-Remaining: 1200
-        X-RateLimit-Requests-Reset: 1795600805000";
-    const GITLAB: &str = "
-        RateLimit-Limit: 2000
-        RateLimit-Remaining: 1200
-        RateLimit-Reset: 1795600805";
-    for (preset, text, told) in [
-        ("github", GITHUB, [(4987, 2_600_000)]),
-        ("discord", DISCORD, [(0, 1250)]),
-        ("reddit", REDDIT, [(941, 297_000)]),
-        ("linear", LINEAR, [(1200, 5000)]),
-        ("gitlab", GITLAB, [(1200, 5000)]),
-        (
-            "x",
-            &GITLAB.replace("RateLimit", "x-rate-limit"),
-            [(1200, 5000)],
-        ),
-    ] {
-        let dialect = upstream(&format!("preset = \"{preset}\"")).dialect;
-        assert_eq!(left(&dialect, text), told, "{preset}");
     }
 }
